@@ -1,0 +1,63 @@
+# make help explains. Everything runs in a virtual environment that the first target makes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two notebooks run side by side, so each keeps to one core.
+ONE := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+.DEFAULT_GOAL := help
+.PHONY: help setup book test notebooks pytest tables site lint sync check prepare
+
+help:       ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## a virtual environment with the exact versions of constraints.txt
+$(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is wanted; $(PYTHON) is $$($(PYTHON) -V). Try make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
+		{ echo "no venv module here, using virtualenv"; rm -rf $(VENV); \
+		  $(PYTHON) -m pip install -q --target $(VENV)-maker virtualenv && \
+		  PYTHONPATH=$(VENV)-maker $(PYTHON) -m virtualenv -q $(VENV) && rm -rf $(VENV)-maker; }
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[offline,dev]'
+	@touch $@
+
+book: setup  ## the main job: make the results again, compare with the recorded ones, render the book
+	$(BIN)/matchbook reproduce
+	@$(ONE) $(BIN)/python site/build.py
+	@echo "The book is at $(CURDIR)/_site/index.html"
+
+test: setup notebooks pytest  ## every notebook top to bottom, then the tests (the site's among them)
+
+notebooks: setup  ## run every notebook from top to bottom
+	$(ONE) $(BIN)/python site/build.py
+
+pytest: setup
+	MATCHBOOK_SITE=$(CURDIR)/_site $(BIN)/python -m pytest
+
+site: setup  ## run the notebooks and render the book into _site
+	$(ONE) $(BIN)/python site/build.py
+
+tables: setup  ## fill the tables of the front page and the README from the run files
+	$(BIN)/matchbook tables --write nbs/index.ipynb > /dev/null
+	$(BIN)/python site/readme.py
+	$(BIN)/matchbook data --markdown > data/README.md
+
+lint: setup  ## ruff on notebooks and tests
+	$(BIN)/ruff check
+
+prepare: setup  ## before a commit: clean, export, lint, test, tables
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-export
+	$(MAKE) lint tables test
+
+# What git holds must be what the sources make: exported code, clean notebooks, tables, cards.
+sync: setup lint
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-export
+	@$(MAKE) --no-print-directory tables
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "not in sync: make prepare, and commit"; exit 1; }
+
+check: sync test  ## all that CI does: in sync, then make test, then nothing changed
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "the tests changed these files"; exit 1; }

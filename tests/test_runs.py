@@ -1,0 +1,109 @@
+"Run files: complete, whole or absent, and the only source of every table."
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from matchbook import runs
+from matchbook.datasets import InputError
+from matchbook.runs import (fill_tables, open_study, places, read_claims, read_runs, results_table, run_path,
+                            table_rows, to_markdown)
+
+root = Path(__file__).parent.parent
+results = root/"data"/"results"
+
+
+def recorded(): return read_runs(results)
+
+
+def test_every_run_file_is_complete_and_stands_at_its_own_path():
+    for path in (results/"runs").rglob("*.json"):
+        run = runs.read_run(path)
+        wanted = run_path(*(run[key] for key in ("study", "dataset", "model", "preset", "seed")))
+        assert path == results/wanted
+        assert not run["dirty"], f"{path.name} was made by code that is in no commit"
+        assert re.fullmatch(r"[0-9a-f]{64}", run["data"]["sha256"])
+        assert re.fullmatch(r"[0-9a-f]{40}", run["commit"])
+        assert run["command"].startswith("matchbook run ")
+        assert "/" not in run["machine"] and "data" not in run["config"]
+
+
+def test_every_run_belongs_to_a_study():
+    for run in recorded():
+        plan = open_study(run["study"])
+        assert run["model"] in plan.models and run["preset"].partition("+")[0] in plan.presets
+        assert run["dataset"] in plan.datasets
+        assert plan.measure in run["metrics"]["test"]
+
+
+def test_figures_lie_inside_their_intervals():
+    for run in recorded():
+        for name, (low, high) in run["intervals"].get("test", {}).items():
+            assert low <= run["metrics"]["test"][name] <= high, (run["model"], name)
+
+
+def test_the_command_of_a_run_names_that_run():
+    for run in recorded():
+        words = shlex.split(run["command"])
+        assert words[words.index("--preset") + 1] == run["preset"].partition("+")[0]
+        for key in ("dataset", "model", "seed"): assert words[words.index(f"--{key}") + 1] == str(run[key])
+
+
+@pytest.mark.parametrize("path", ["README.md", "nbs/index.ipynb"])
+def test_tables_in_the_text_equal_the_run_files(path):
+    text = (root/path).read_text()
+    if path.endswith(".ipynb"):
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    assert "<!-- table " in text
+    assert fill_tables(text, results) == text
+
+
+def test_a_changed_figure_is_noticed():
+    text = (root/"README.md").read_text()
+    figure = re.search(r"\| (0\.\d{3}) \[", text)[1]
+    assert fill_tables(text.replace(figure, "0.999"), results) == text
+
+
+def test_the_readme_prints_what_tables_json_prints():
+    rows = {(row["model"], row["preset"]): row
+            for row in table_rows(read_runs(results, "duplicates", "shopee")) if "+" not in row["preset"]}
+    printed = [line.split(" | ") for line in (root/"README.md").read_text().splitlines()
+               if line.startswith("| ") and "matchbook run duplicates" in line]
+    assert len(printed) == len(rows)
+    for model, preset, figure, *_ in printed:
+        summary = rows[model.removeprefix("| "), preset]["metrics"]["row_f1"]
+        assert figure.startswith(f"{summary['mean']:.3f}")
+
+
+def test_readme_is_made_from_the_front_page(monkeypatch):
+    monkeypatch.syspath_prepend(str(root/"site"))
+    from readme import make_readme
+    assert make_readme(root) == (root/"README.md").read_text()
+
+
+def test_seeds_become_mean_and_deviation():
+    run = recorded()[0]
+    def with_seed(seed, figure):
+        return run | {"seed": seed, "metrics": {"test": {"row_f1": figure}}}
+    row, = table_rows([with_seed(1, .5), with_seed(0, .7)])
+    assert row["seeds"] == [0, 1] and row["n"] == 2
+    assert row["metrics"]["row_f1"]["mean"] == pytest.approx(.6)
+    assert row["metrics"]["row_f1"]["sd"] == pytest.approx(2**.5/10)
+    assert row["metrics"]["row_f1"]["interval"] is None
+
+
+def test_no_runs_say_how_to_make_one(tmp_path):
+    with pytest.raises(InputError, match="make one with matchbook run duplicates"):
+        results_table("duplicates", "shopee", folder=tmp_path)
+
+
+def test_a_table_cell_holds_its_command_as_code():
+    assert "`matchbook run" in to_markdown(results_table("duplicates", "shopee", folder=results))
+
+
+def test_claims_have_source_status_and_difference():
+    claims = read_claims(results)
+    assert claims and all(claim["source"] and claim["differs"] for claim in claims)
+    assert {claim["study"] for claim in claims} <= set(places)
