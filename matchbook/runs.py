@@ -353,10 +353,11 @@ def fill_tables(
 )->str:                           # The same with the tables as they are now
     "Markdown whose tables are made anew from the run files."
     def table(found):
-        study, dataset, *columns = found[1].split()
-        rows = to_markdown(results_table(study, dataset, columns, folder))
-        return f"{found[0].splitlines()[0]}\n\n{rows}\n\n{found[3]}"
-    return re.sub(r"<!-- table ([^>]*?) -->(.*?)(<!-- end of table -->)", table, text, flags=re.S)
+        study, dataset, *columns = found[2].split()
+        rows = (results_table(study, dataset, columns, folder) if found[1] == "table"
+                else claims_table(study, dataset, folder).drop(columns="source"))
+        return f"{found[0].splitlines()[0]}\n\n{to_markdown(rows)}\n\n{found[4]}"
+    return re.sub(r"<!-- (table|claims) ([^>]*?) -->(.*?)(<!-- end of table -->)", table, text, flags=re.S)
 
 # %% ../nbs/1_foundations/18_runs.ipynb #05237daa
 def compare_runs(

@@ -46,7 +46,7 @@ def build_site(
     site = render_pages(build)
     finish_site(site, chapters, settings)
     if trouble := check_site(site, folder):
-        raise SiteError("\n".join(trouble) + f"\n{len(trouble)} things are wrong with the site")
+        raise SiteError("\n".join([*trouble, f"faults of the site: {len(trouble)}"]))
     if out.exists(): shutil.rmtree(out)
     shutil.copytree(site, out)
     say(f"{len(chapters)} pages in {time.time() - started:.0f} s: {os.path.relpath(out/'index.html')}")

@@ -77,6 +77,7 @@ def prepare_cells(
     for cell in notebook["cells"]:
         source = cell["source"] = join_lines(cell["source"])
         if cell["cell_type"] == "markdown":
+            source = cell["source"] = fill_settings(source, settings)
             if not cells: cells += split_opening(cell)   # nbdev drops what follows the promise in this cell
             else: cells.append(cell)
             for last in cells[-2:]: last["source"] = point_links(last["source"], chapter, settings, folder)
@@ -88,7 +89,8 @@ def prepare_cells(
         cell["source"] = re.sub(r"^(#\|\s*)export(\s*)$", r"\1exports\2", source, flags=re.M)
         for output in cell["outputs"]:
             if text := join_lines(output.get("data", {}).get("text/markdown", "")):
-                output["data"]["text/markdown"] = point_links(text, chapter, settings, folder)
+                text = point_links(fill_settings(text, settings), chapter, settings, folder)
+                output["data"]["text/markdown"] = text
         for output in cell["outputs"]:
             for kind, size in output.get("metadata", {}).items():
                 if isinstance(size, dict) and "width" in size and kind in output["data"]:
@@ -101,6 +103,14 @@ def prepare_cells(
             text = caption[1].strip().strip("\"'") if caption else f"Picture: {re.sub('[`*$]', '', heading)}"
             cell["source"] = f"#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n{cell['source']}"
     notebook["cells"] = cells
+
+
+def fill_settings(
+    text:str,      # Markdown
+    settings:dict, # settings.ini
+)->str:            # `{{git_url}}` and its like replaced
+    "What stands in settings.ini is not written again in a notebook: `{{name}}` is replaced by it."
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: settings.get(m[1], m[0]), text)
 
 
 def name_picture(data): return data.strip()[-80:]

@@ -84,6 +84,11 @@ def test_links_lead_to_pages_and_to_the_repository():
         assert point(same) == same
 
 
+def test_what_stands_in_the_settings_is_filled_in():
+    filled = pages.fill_settings("git+{{git_url}} {{other}}", settings)
+    assert filled == "git+" + settings["git_url"] + " {{other}}"
+
+
 def test_each_exported_name_stands_above_its_own_code():
     before, after = "limit = 3\n\ndef _help(): pass\n\ndef first(): pass", "class Second: pass\n\nlast = 1"
     names = {"first": "first", "Second": "Second"}
@@ -378,6 +383,7 @@ sample = """<table><thead><tr><th>model</th><th>F1</th><th>share</th><th>command
 <tr><td>b</td><td>0.797 ± 0.004</td><td>12 %</td><td><code>matchbook run b</code></td></tr>
 <tr><td>a10</td><td></td><td>9 %</td><td><code>matchbook run a</code></td></tr>
 <tr><td>c</td><td>.0801 [.07, .09]</td><td>100 %</td><td><code>matchbook run c</code></td></tr>
+<tr><td>d</td><td>0.8</td><td>20.5 %</td><td><code>matchbook run e</code></td></tr>
 <tr><td>a9</td><td>1,081</td><td>−3 %</td><td><code>matchbook run d</code></td></tr></tbody></table>"""
 
 
@@ -396,18 +402,18 @@ def test_a_table_sorts_by_mouse_and_keyboard(browser, address, site):
     heads = browser.find_elements(By.CSS_SELECTOR, "main th")
     def press(column): heads[column].find_element(By.TAG_NAME, "button").click()
     press(1)
-    assert read_rows(browser) == ["c", "b", "a9", "a10"]                # as numbers, the empty cell last
+    assert read_rows(browser) == ["c", "b", "d", "a9", "a10"]           # as numbers, the empty cell last
     assert [h.get_attribute("aria-sort") for h in heads] == ["none", "ascending", "none", "none"]
     press(1)
-    assert read_rows(browser) == ["a9", "b", "c", "a10"]                # the empty cell still last
+    assert read_rows(browser) == ["a9", "d", "b", "c", "a10"]           # the empty cell still last
     assert heads[1].get_attribute("aria-sort") == "descending"
     heads[2].find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)  # by keyboard
-    assert read_rows(browser) == ["a9", "a10", "b", "c"]
+    assert read_rows(browser) == ["a9", "a10", "b", "d", "c"]
     assert heads[1].get_attribute("aria-sort") == "none"
     press(0)
-    assert read_rows(browser) == ["a9", "a10", "b", "c"]                # words, numbers in them as numbers
+    assert read_rows(browser) == ["a9", "a10", "b", "c", "d"]           # words, numbers in them as numbers
     copy = browser.find_elements(By.CSS_SELECTOR, "main td .copy-command")
-    assert [c.get_attribute("aria-label") for c in copy][0] == "Copy: matchbook run d" and len(copy) == 4
+    assert [c.get_attribute("aria-label") for c in copy][0] == "Copy: matchbook run d" and len(copy) == 5
     copy[0].click()
     wait(browser, .1)
     assert copy[0].text in ("copied", "selected")

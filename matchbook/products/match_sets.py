@@ -164,7 +164,7 @@ def worst_rows(
     model:MatchSets,   # Fitted
     items:Listings,    # The catalogue
     ranked:Ranked,     # Its `rank` of the catalogue
-    count:int = 10,    # How many, no two of one group
+    count:int = 6,     # How many, no two of one group
 )->list[dict]:         # title, of how many, taken, right, and the other title that says most, with its score
     "The rows with the lowest F1, each with its best-scored wrong match, or its partner that was missed."
     found, value = model.find(items), row_scores(ranked, model.threshold_)["row_f1"]
@@ -182,10 +182,10 @@ def worst_rows(
         kind, others = ("taken", wrong) if len(wrong) else ("missed", missed)
         if not len(others): break                                           # from here on every row is right
         other = others[score[others].argmax()]
-        rows.append({"title": items.title[row], "group of": int(ranked.size[row]),
+        rows.append({"title": items.title[row][:80], "group of": int(ranked.size[row]),
                      "taken": int(taken.sum()) + 1, "right": int((taken & same).sum()) + 1,
                      "f1": float(value[row]), "wrongly": kind,
-                     "other title": items.title[other], "score": float(score[other])})
+                     "other title": items.title[other][:80], "score": float(score[other])})
     return rows
 
 def set_sizes(
@@ -270,7 +270,8 @@ def run_duplicates(
         details={"thresholds": grid.round(2).tolist(),
                  "curves": {name: _curve(part, grid) for name, part in ranked.items()},
                  "sizes": set_sizes(ranked["test"], matcher.threshold_),
-                 "worst": worst_rows(matcher, test, ranked["test"])})
+                 # a few titles are quoted, and only of the rows that the book shows
+                 "worst": [] if settings or preset != "best" else worst_rows(matcher, test, ranked["test"])})
 
 study = Study(
     name="duplicates", about="Which listings of a catalogue are the same product?",
