@@ -294,8 +294,11 @@ def results_table(
 )->pd.DataFrame:                       # model, preset, the figures, n, command
     "The results of a study on a dataset, made from run files."
     plan = open_study(study)
-    rows = [row for row in table_rows(read_runs(folder, study, dataset))
-            if variants == ("+" in row["preset"])]
+    rows = table_rows(read_runs(folder, study, dataset))
+    named = {(row["model"], row["preset"]) for row in rows}
+    def is_variant(row):   # of a row that is there; else it stands for it, such as other word vectors
+        return "+" in row["preset"] and (row["model"], row["preset"].partition("+")[0]) in named
+    rows = [row for row in rows if is_variant(row) == variants]
     if not rows:
         raise InputError(f"no runs of {study} on {dataset}; make one with "
                          f"matchbook run {study} --dataset {dataset}")

@@ -74,8 +74,9 @@ def write_mathml(
     "Maths as MathML, made here, so that no page needs a script or the network to show it."
     def turn(found):
         block = found[1] == "display"
-        result = convert_maths(html.unescape(found[2])[2:-2].strip(), block)
-        return f'<span class="math {found[1]}"{" tabindex=0" if block else ""}>{result}</span>'
+        tex = html.unescape(found[2])[2:-2].strip()
+        kind = found[1] + (" long" if len(tex) > 40 else "")   # a long one gets a box to scroll in on a phone
+        return f'<span class="math {kind}"{" tabindex=0" if block else ""}>{convert_maths(tex, block)}</span>'
     pattern = r'<span class="math (inline|display)">(\\\(.*?\\\)|\\\[.*?\\\])</span>'
     return re.sub(pattern, turn, page, flags=re.S)
 

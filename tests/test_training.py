@@ -449,15 +449,17 @@ one = make_model(dropout=0, norm=False)
 history = train(one, batches, loss, **judged(folder=folder + "/a"))
 calls, draws = iter(range(1000)), []
 def dying(model, batch):
-    draws.append(torch.rand(()).item())
     if next(calls) == 4: raise RuntimeError("power cut")
-    return loss(model, batch)
+    result = loss(model, batch)
+    draws.append(torch.rand(()).item())   # after the dropout of this step, so that it changes nothing
+    return result
 whole = outcome(model=make_model(norm=False))
 often = {"folder": folder + "/b", "config": replace(config, checkpoint_seconds=0)}
 try: outcome(dying, model=make_model(norm=False), **often)
 except RuntimeError: pass
 resumed = outcome(model=make_model(norm=False), **often)
-result = {"weights": weights(one), "rows": rows(history), "same": resumed == whole, "all": whole, "draws": draws}
+result = {"weights": weights(one), "rows": rows(history), "all": whole, "same": resumed == whole}
+result["draws"] = draws
 with open(f"{folder}/rank{os.environ['RANK']}.json", "w") as file: json.dump(result, file)
 """
 

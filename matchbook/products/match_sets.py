@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['spaces', 'study', 'benchmarks', 'find_by_title', 'find_by_hash', 'MatchSetsConfig', 'MatchSets', 'measure_sets',
-           'worst_rows', 'set_sizes', 'open_settings', 'replace_setting', 'run_duplicates', 'run_self_join']
+           'worst_rows', 'set_sizes', 'open_settings', 'replace_setting', 'add_padded', 'run_duplicates',
+           'run_self_join']
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #fd69de52
 import json, time
@@ -23,8 +24,8 @@ from ..neighbours import hash_bits, join, join_equal, join_hamming
 from .listings import Listings, count_parts, read_listings, split_listings
 from ..runs import Outcome, Study, peak_memory_mb, reset_peak
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #ca08470f
-spaces = ("title", "hash", "words", "chars", "minilm")   # What `MatchSets` can look at
+# %% ../../nbs/3_products/35_match_sets.ipynb #7e47a38c
+spaces = ("title", "hash", "words", "chars", "minilm", "lstm")   # What `MatchSets` can look at
 
 def find_by_title(
     queries:Listings,  # Who asks
@@ -55,50 +56,79 @@ class MatchSetsConfig:
     words:TfidfConfig = words            # The space of words
     chars:TfidfConfig = chars            # The space of runs of characters
     minilm:TransformerConfig = TransformerConfig(max_length=64)  # The space of sentence vectors
+    lstm:object = None                   # The trained space of the next chapter: a `CharWordLSTMConfig`
     hash_bits:int = 0                    # Bits of the image hash that may differ
+    mix:str = "largest"                  # The largest score, or the `weighted` mean of two spaces
     floor:float = 0.2                    # Cosines below this are not looked at
 
     def __post_init__(self):
         object.__setattr__(self, "spaces", tuple(self.spaces))
         for space in self.spaces:
             if space not in spaces: raise suggest(space, spaces, "space")
+        if self.mix not in ("largest", "weighted"): raise suggest(self.mix, ("largest", "weighted"), "mix")
+        if self.mix == "weighted" and len(self.spaces) != 2:
+            raise InputError(f"a weighted mix wants two spaces, not {len(self.spaces)}")
 
 class MatchSets:
-    "A set of matches for every listing, by the largest score over some spaces and one threshold."
+    "A set of matches for every listing, by the scores of some spaces and one threshold."
     best = MatchSetsConfig()
     quick = best
 
     def __init__(self,
         config:MatchSetsConfig = MatchSetsConfig(),  # noqa: B008 (frozen)
-        seed:int = 0,                                # Not used: nothing here is drawn
-    ): self.config, self.seed, self.threshold_, self.encoders_ = config, seed, None, {}
+        seed:int = 0,                                # Of spaces that are trained
+    ):
+        self.config, self.seed, self.threshold_, self.weight_, self.encoders_ = config, seed, None, None, {}
 
     def fit(self,
-        train:Listings,   # Term weights are learnt from their titles; their groups are not looked at
-        valid:Listings,   # The threshold is chosen on them
+        train:Listings,   # Term weights are learnt from the titles, trained spaces from the groups too
+        valid:Listings,   # Threshold and weight are chosen on them
     )->"MatchSets":       # Itself
-        "Learn term weights on train, the threshold on valid."
-        c, kinds = self.config, {"words": TfidfEncoder, "chars": TfidfEncoder, "minilm": TransformerEncoder}
-        self.encoders_ = {name: kinds[name](getattr(c, name)).fit(train.title)
-                          for name in c.spaces if name in kinds}
+        "Learn the spaces on train, the threshold (and the weight of a mix) on valid."
+        for name in self.config.spaces:
+            if name in ("words", "chars"):
+                self.encoders_[name] = TfidfEncoder(getattr(self.config, name)).fit(train.title)
+            elif name == "minilm": self.encoders_[name] = TransformerEncoder(self.config.minilm)
+            elif name == "lstm":
+                from matchbook.products.char_word_lstm import CharWordLSTM
+                self.encoders_[name] = CharWordLSTM(self.config.lstm, self.seed).fit(train, valid)
+        if self.config.mix == "weighted": self.weight_ = self._choose_weight(valid)
         self.threshold_ = choose_row_threshold(self.rank(valid))
         return self
+
+    def _choose_weight(self, valid):
+        "The weight of the first space with the best row-F1 on valid, of 0, .05, .1 … 1."
+        first, second = self.find_in_spaces(valid)
+        def value(weight):
+            return row_f1_curve(rank_rows(weight*first + (1 - weight)*second, valid.group))[1].max()
+        return max(np.linspace(0, 1, 21).round(2).tolist(), key=value)
+
+    def find_in_spaces(self,
+        items:Listings,                  # The catalogue
+        queries:np.ndarray|None = None,  # Numbers of the rows that ask; all of them when left out
+    )->list[sparse.csr_matrix]:          # Of each space: `(queries, items)` scores
+        "What each space finds, before they are put together."
+        asks, found = items if queries is None else items[queries], []
+        for name in self.config.spaces:
+            if name == "title": found.append(find_by_title(asks, items))
+            elif name == "hash": found.append(find_by_hash(asks, items, self.config.hash_bits))
+            else:
+                vectors = self.encoders_[name].embed(items.title)
+                floor = max(self.config.floor, getattr(self.encoders_[name], "floor_", 0))
+                found.append(join(vectors if queries is None else vectors[queries], vectors, floor))
+        return found
 
     def find(self,
         items:Listings,                  # The catalogue
         queries:np.ndarray|None = None,  # Numbers of the rows that ask; all of them when left out
-    )->sparse.csr_matrix:  # `(queries, items)`: the largest score of each pair that any space found
+    )->sparse.csr_matrix:                # `(queries, items)`: the score of each pair that any space found
         "Everything that is near, before a threshold."
-        asks = items if queries is None else items[queries]
-        found = sparse.csr_matrix((len(asks), len(items)), dtype=np.float32)
-        for name in self.config.spaces:
-            if name == "title": new = find_by_title(asks, items)
-            elif name == "hash": new = find_by_hash(asks, items, self.config.hash_bits)
-            else:
-                vectors = self.encoders_[name].embed(items.title)
-                new = join(vectors if queries is None else vectors[queries], vectors, self.config.floor)
-            found = found.maximum(new)
-        return found.tocsr()
+        found = self.find_in_spaces(items, queries)
+        if self.config.mix == "weighted": return self.weight_*found[0] + (1 - self.weight_)*found[1]
+        asks = len(items) if queries is None else len(queries)
+        none = sparse.csr_matrix((asks, len(items)), dtype=np.float32)
+        for one in found: none = none.maximum(one)
+        return none.tocsr()
 
     def rank(self,
         items:Listings,                  # The catalogue
@@ -124,11 +154,12 @@ class MatchSets:
     def save(self,
         folder:str|Path,  # Made when missing
     )->Path:              # The folder
-        "Write settings, threshold (JSON) and term weights (safetensors)."
+        "Write settings, threshold (JSON) and what the spaces have learnt (safetensors)."
         for name, encoder in self.encoders_.items():
-            if isinstance(encoder, TfidfEncoder): encoder.save(Path(folder)/name)
+            if name != "minilm": encoder.save(Path(folder)/name)
         write_whole(Path(folder)/"model.json", json.dumps(
-            {"kind": "match-sets", "config": asdict(self.config), "threshold": self.threshold_}, indent=1))
+            {"kind": "match-sets", "config": asdict(self.config), "threshold": self.threshold_,
+             "weight": self.weight_}, indent=1))
         return Path(folder)
 
     @classmethod
@@ -138,13 +169,16 @@ class MatchSets:
         "The model as it was saved."
         saved = json.loads((Path(folder)/"model.json").read_text())
         kinds = {"words": TfidfConfig, "chars": TfidfConfig, "minilm": TransformerConfig}
-        parts = {name: kinds[name](**value) if name in kinds else value
-                 for name, value in saved["config"].items()}
-        self = cls(MatchSetsConfig(**parts))
-        self.threshold_ = saved["threshold"]
-        self.encoders_ = {name: TransformerEncoder(self.config.minilm) if name == "minilm"
-                          else TfidfEncoder.load(Path(folder)/name)
-                          for name in self.config.spaces if name in kinds}
+        if saved["config"]["lstm"] is not None:
+            from matchbook.products.char_word_lstm import CharWordLSTM, CharWordLSTMConfig
+            kinds["lstm"] = CharWordLSTMConfig
+        self = cls(MatchSetsConfig(**{name: kinds[name](**value) if name in kinds else value
+                                      for name, value in saved["config"].items()}))
+        self.threshold_, self.weight_ = saved["threshold"], saved["weight"]
+        for name in self.config.spaces:
+            if name in ("words", "chars"): self.encoders_[name] = TfidfEncoder.load(Path(folder)/name)
+            elif name == "minilm": self.encoders_[name] = TransformerEncoder(self.config.minilm)
+            elif name == "lstm": self.encoders_[name] = CharWordLSTM.load(Path(folder)/name)
         return self
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #3b5d9e91
@@ -200,7 +234,9 @@ def set_sizes(
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #f675e45a
 _rows = {"self-only": (), "exact-title": ("title",), "image-hash": ("hash",), "tfidf-words": ("words",),
-         "tfidf-chars": ("chars",), "minilm": ("minilm",), "title-or-hash": ("words", "hash")}
+         "tfidf-chars": ("chars",), "minilm": ("minilm",), "title-or-hash": ("words", "hash"),
+         "char-word-lstm": ("lstm",), "words-and-lstm": ("words", "lstm")}
+_published = ("char-word-lstm",)   # Rows with settings as the original has them
 _least = {"minilm": 0.5}   # Sentence vectors of any two titles are nearer than bags of words
 
 def open_settings(
@@ -212,6 +248,12 @@ def open_settings(
     config = MatchSetsConfig(spaces=_rows[model], floor=_least.get(model, 0.2))
     if preset == "plain":
         config = replace(config, words=plain_words, chars=replace(chars, clean=False, damped=False))
+    if "lstm" in config.spaces:
+        from matchbook.products.char_word_lstm import CharWordLSTM
+        config = replace(config, lstm=getattr(CharWordLSTM, preset if preset != "plain" else "best"),
+                         mix="weighted" if len(config.spaces) == 2 else "largest")
+    elif preset == "as_published":
+        raise InputError(f"the original has no model like {model!r}, only {', '.join(_published)}")
     for name, value in settings.items(): config = replace_setting(config, name, value)
     return config
 
@@ -231,11 +273,24 @@ def _curve(ranked, grid):
     threshold, mean = row_f1_curve(ranked)
     return mean[np.searchsorted(-threshold, -grid, side="right") - 1].round(5).tolist()
 
+def add_padded(
+    measured:tuple[dict, dict],  # Figures and intervals of the test part, each title read alone
+    trained,                     # A published LSTM, which can also read the padding of its batch
+    valid:Listings,              # The threshold for padded titles is chosen on them
+    test:Listings,               # The test part
+)->tuple[dict, dict]:            # The same with the figures of padded titles, as the original validates
+    "What the padding does to the figures: the same weights, the same titles, read in batches as they come."
+    def rank(part):
+        vectors = trained.embed(part.title, padded=True)
+        return rank_rows(join(vectors, threshold=trained.floor_), part.group)
+    padded = measure_sets(rank(test), choose_row_threshold(rank(valid)), test.group, "_padded")
+    return measured[0] | padded[0], measured[1] | padded[1]
+
 def run_duplicates(
     dataset:str,     # A dataset of listings
     model:str,       # A row of the table
     preset:str,      # `best`, `quick` or `plain`
-    seed:int,        # Not used: nothing here is drawn but the intervals, whose seed is fixed
+    seed:int,        # Of trained spaces; the seed of the intervals is fixed
     settings:dict,   # Fields of `MatchSetsConfig` to replace; `data.…` for `check_listings`
     data:str|None,   # A file or folder to read instead
     device:str,      # Where sentence vectors are made
@@ -245,6 +300,8 @@ def run_duplicates(
     settings = {name: value for name, value in settings.items() if not name.startswith("data.")}
     config = open_settings(model, preset, settings)
     config = replace(config, minilm=replace(config.minilm, device=device))
+    if config.lstm is not None:
+        config = replace_setting(config, "lstm.training.device", device)
     listings, digest = read_listings(dataset, data, **reading)
     split, start = split_listings(listings), time.perf_counter()
     train, valid, test = (listings[part] for part in (split.train, split.valid, split.test))
@@ -261,15 +318,21 @@ def run_duplicates(
              "valid_whole": measure_sets(choosing, threshold_whole, valid.group, "_whole"),
              "whole": measure_sets(ranked["whole"], threshold_whole, test.group, "_whole")}
     end, grid = time.perf_counter(), np.arange(.2, 1.0001, .02)
+    trained = matcher.encoders_.get("lstm")
+    if trained is not None and config.lstm.padded:
+        parts["test"] = add_padded(parts["test"], trained, valid, test)
     return Outcome(
         metrics={"valid": parts["valid"][0] | parts["valid_whole"][0],
                  "test": parts["test"][0] | parts["whole"][0]},
         intervals={"test": parts["test"][1] | parts["whole"][1]}, threshold=matcher.threshold_,
-        config=asdict(config) | {"threshold_whole": threshold_whole}, sha256=digest,
-        counts=count_parts(listings, split), seconds={"fit": middle - start, "score": end - middle},
+        config=asdict(config) | {"threshold_whole": threshold_whole, "weight": matcher.weight_},
+        sha256=digest, counts=count_parts(listings, split),
+        seconds={"fit": middle - start, "score": end - middle},
+        parameters=trained.parameters if trained is not None else {"total": 0, "trained": 0},
         details={"thresholds": grid.round(2).tolist(),
                  "curves": {name: _curve(part, grid) for name, part in ranked.items()},
                  "sizes": set_sizes(ranked["test"], matcher.threshold_),
+                 "history": trained.history_.to_dict() if trained is not None else {},
                  # a few titles are quoted, and only of the rows that the book shows
                  "worst": [] if settings or preset != "best" else worst_rows(matcher, test, ranked["test"])})
 
@@ -277,7 +340,7 @@ study = Study(
     name="duplicates", about="Which listings of a catalogue are the same product?",
     datasets=("shopee", "shopee-sample"), sample="shopee-sample", models=tuple(_rows), measure="row_f1",
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
-    presets=("best", "quick", "plain"))
+    presets=("best", "quick", "plain", "as_published"))
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #3da24f4d
 def run_self_join(
