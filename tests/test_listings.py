@@ -89,8 +89,9 @@ def test_some_rows_keep_their_group_numbers():
 def test_a_file_a_folder_and_a_name_give_the_same_listings(tmp_path):
     listings, named = read_listings("shopee-sample")
     names = ("id", "title", "hash", "group")
-    pd.DataFrame({"posting_id": listings.id, "title": listings.title, "image_phash": listings.hash,
-                  "label_group": listings.group, "more": "kept out"}).to_csv(tmp_path/"train.csv", index=False)
+    table = pd.DataFrame({"posting_id": listings.id, "title": listings.title, "image_phash": listings.hash,
+                          "label_group": listings.group, "more": "kept out"})
+    table.to_csv(tmp_path/"train.csv", index=False)
     for place in (tmp_path, tmp_path/"train.csv"):
         again, digest = read_listings("shopee-sample", place)
         assert all((getattr(again, name) == getattr(listings, name)).all() for name in names)
@@ -104,9 +105,9 @@ def test_the_cut_keeps_groups_whole_and_is_counted():
     sides = [set(listings.group[rows]) for rows in (split.train, split.valid, split.test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == len(set(listings.group))
     assert split.test.tolist() == split_by_percentile(listings.group).test.tolist()
-    counts = count_parts(listings, split)
-    assert counts["rows"] == sum(counts[f"{part}_rows"] for part in ("train", "valid", "test")) == len(listings)
-    assert [counts[f"{part}_groups"] for part in ("train", "valid", "test")] == list(map(len, sides))
+    counts, parts = count_parts(listings, split), ("train", "valid", "test")
+    assert counts["rows"] == sum(counts[f"{part}_rows"] for part in parts) == len(listings)
+    assert [counts[f"{part}_groups"] for part in parts] == list(map(len, sides))
 
 
 def test_too_few_groups_to_cut_are_refused():

@@ -195,6 +195,7 @@ def test_a_row_without_a_time_is_refused():
 
 
 @bug("the mean of nothing: NaN and a RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("call", [lambda: find_group_leaks([1], []), lambda: find_pair_leaks(
     pd.DataFrame({"left": [1], "right": [2]}), pd.DataFrame({"left": [], "right": []}))])
 def test_leaks_of_an_empty_test_part_are_refused(call):

@@ -147,7 +147,7 @@ class LSTMSteps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, wanted):
-        "The chain rule, from the last step to the first; what needs no later step is computed for all at once."
+        "The chain rule, from the last step to the first."
         weight, gates, state, memory, bent = ctx.saved_tensors
         sizes, first, width = torch.tensor(ctx.sizes), ctx.sizes[0], weight.shape[2]
         before = torch.arange(first, gates.shape[1]) - torch.repeat_interleave(sizes[:-1], sizes[1:])
@@ -180,7 +180,7 @@ def run_lstm(
         return states.data, last[:, rank].permute(1, 0, 2).flatten(1)
     lasts, ends = [], ("", "_reverse")[:1 + lstm.bidirectional]
     for layer in range(lstm.num_layers):
-        def gather(name, layer=layer):                                    # PyTorch has i f g o; we want o first
+        def gather(name, layer=layer):                                   # PyTorch has i f g o; o comes first
             found = [getattr(lstm, f"{name}_l{layer}{end}") for end in ends]
             return torch.stack([weight.roll(lstm.hidden_size, 0) for weight in found])
         bias = (gather("bias_ih") + gather("bias_hh")).flatten()
@@ -211,7 +211,7 @@ def hash_places(
 def hash_spelling(
     words:list[str],      # Any words
     width:int = 512,      # Numbers in a vector
-    whole:float = .8,     # Share of the whole word in the vector; the rest is its runs of letters
+    whole:float = .4,     # Share of the whole word in the vector; the rest is its runs of letters
 )->np.ndarray:            # `(n, width)` float32, unit rows
     "A vector for each word that says how it is spelt."
     runs = [[f"{cut[at:at + n]}#" for n in (2, 3, 4) for at in range(len(cut) - n + 1)]
@@ -238,7 +238,7 @@ class CharWordLSTMConfig:
     cut:str = "apart"                  # How titles are cut, see `cut_title`
     most_words:int = 64                # Words read of a title
     width:int = 512                    # Numbers in a title's vector
-    whole:float = .8                   # Share of the whole word in its spelling; see `hash_spelling`
+    whole:float = .4                   # Share of the whole word in its spelling; see `hash_spelling`
     learnt:int = 128                   # Numbers learnt for each training word, beside its spelling; 0: none
     letter:int = 24                    # Numbers learnt for each letter
     char_hidden:int = 32               # State of the char LSTM, each direction; 0: no char LSTM
@@ -338,8 +338,9 @@ def describe_words(
     count = np.array(vocabulary.counts, dtype=np.float32)[number]
     rarity = np.log((1 + vocabulary.titles)/(1 + count)) + 1
     letters = Ragged.from_list([vocabulary.spell(word) for word in words], dtype=torch.long)
+    spelling = torch.from_numpy(hash_spelling(words, width, whole))
     return Words(F.normalize(table.look_up(words), dim=1), torch.from_numpy(number),
-                 torch.from_numpy(rarity).float(), letters, torch.from_numpy(hash_spelling(words, width, whole)))
+                 torch.from_numpy(rarity).float(), letters, spelling)
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #8f78d158
 class PublishedNetwork(nn.Module):
@@ -450,7 +451,7 @@ class ShortcutNetwork(nn.Module):
         title = torch.repeat_interleave(torch.arange(len(rows), device=weight.device), rows.lengths)
         _, same, count = torch.unique(title*len(which) + back, return_inverse=True, return_counts=True)
         count = count[same].float()
-        weight = weight + ((1 + count.log())/count).log()                 # n times the same word weigh 1 + ln n
+        weight = weight + ((1 + count.log())/count).log()                # n times the same weigh 1 + ln n
         sums = vectors.new_zeros(len(rows), c.width).index_add(0, title, vectors*weight.exp()[:, None])
         return F.normalize(sums, dim=1)
 
@@ -544,7 +545,7 @@ def forget_words(
 class CharWordLSTM:
     "Places titles in a space by words and letters."
     best = CharWordLSTMConfig(vectors="glove-6b-50d", training=TrainingConfig(
-        epochs=12, learning_rate=2e-3, schedule="cosine", warmup=.1, clip_norm=5.))
+        epochs=6, learning_rate=2e-3, schedule="cosine", warmup=.1, clip_norm=5.))
     as_published = CharWordLSTMConfig(
         network="published", cut="together", width=100, letter=25, char_hidden=25, word_hidden=25, layers=2,
         forget=0., padded=True, loss="triplet", margin=.1, miner=True, training=TrainingConfig(
