@@ -32,7 +32,8 @@ from matchbook.products.listings import Listings, read_listings, split_listings
 from matchbook.training import TrainingConfig
 
 strange = ["Red shoe 10ml", "", "  ", r"\xe2\x9d\xa4 love", "❤ love", "กาแฟ สด 3in1", "قهوة عربية", "zxqwv blorft",
-           "a" * 10_000, "ab 12 " * 2_000, "🎁", "10 ml red shoe", "the of and", "x"]
+           "a" * 10_000, "ab 12 " * 2_000,
+           "🎁", "10 ml red shoe", "the of and", "x"]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_a_vector_does_not_depend_on_the_batch(fitted):
     for size in (1, 2, 5): np.testing.assert_allclose(fitted.embed(titles, size=size), whole, atol=1e-6)
     order = np.random.default_rng(0).permutation(len(titles))
     np.testing.assert_allclose(fitted.embed([titles[i] for i in order]), whole[order], atol=1e-6)
-    for row in range(len(strange)): np.testing.assert_allclose(fitted.embed([strange[row]])[0], whole[row], atol=1e-6)
+    for row, title in enumerate(strange): np.testing.assert_allclose(fitted.embed([title])[0], whole[row], atol=1e-6)
 
 
 def test_vectors_are_unit_rows_or_nothing(fitted):
@@ -181,9 +182,11 @@ def test_it_learns(parts, vectors):
 def test_the_same_seed_gives_the_same_model_and_leaves_chance_alone(parts, vectors):
     from pytorch_metric_learning.utils import common_functions
     torch.manual_seed(5)
-    before, numbers, theirs = torch.get_rng_state(), np.random.get_state()[1].copy(), common_functions.NUMPY_RANDOM  # noqa: NPY002
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    theirs = common_functions.NUMPY_RANDOM
     first, again, other = (CharWordLSTM(small(vectors), seed=seed).fit(*parts[:2]) for seed in (3, 3, 4))
-    assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == numbers).all()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numbers).all()  # noqa: NPY002
     assert common_functions.NUMPY_RANDOM is theirs
     titles = parts[2].title[:50]
     assert (first.embed(titles) == again.embed(titles)).all() and first.threshold_ == again.threshold_
@@ -205,17 +208,20 @@ def test_every_option_trains_and_has_an_effect(parts, vectors, more):
 def test_groups_of_one_are_left_out_and_only_such_are_refused(parts, vectors):
     train, valid, _ = parts
     some = train[np.arange(80)]
-    lonely = Listings(some.id, some.title, some.hash, np.where(np.arange(80) < 40, some.group, 10_000 + np.arange(80)))
+    groups = np.where(np.arange(80) < 40, some.group, 10_000 + np.arange(80))
+    lonely = Listings(some.id, some.title, some.hash, groups)
     assert CharWordLSTM(small(vectors), seed=0).fit(lonely, valid).threshold_
     none = Listings(some.id, some.title, some.hash, np.arange(80))
-    with pytest.raises(InputError, match="no group of the training part"): CharWordLSTM(small(vectors)).fit(none, valid)
+    with pytest.raises(InputError, match="no group of the training part"):
+        CharWordLSTM(small(vectors)).fit(none, valid)
 
 
 def test_empty_titles_in_training_do_no_harm(parts, vectors):
     train, valid, _ = parts
     titles = train.title.copy()
     titles[::10] = ""
-    model = CharWordLSTM(small(vectors), seed=0).fit(Listings(train.id, titles, train.hash, train.group), valid)
+    emptied = Listings(train.id, titles, train.hash, train.group)
+    model = CharWordLSTM(small(vectors), seed=0).fit(emptied, valid)
     assert np.isfinite(model.embed(valid.title)).all()
 
 
@@ -364,10 +370,13 @@ def test_losses_like_right_spaces_better(name):
 # --- refusals -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"network": "shortcuts"}, "did you mean"), ({"loss": "triple"}, "did you mean"), ({"cut": "apar"}, "did you mean"),
+    ({"network": "shortcuts"}, "did you mean"), ({"loss": "triple"}, "did you mean"),
+    ({"cut": "apar"}, "did you mean"),
     ({"forget": 1.}, "below 1"), ({"batch": 7}, "whole groups"), ({"width": 1}, "at least 8"),
-    ({"shortcut": False, "word_hidden": 0}, "nothing is left"), ({"memory": 10, "loss": "supcon"}, "at least one batch"),
-    ({"memory": 1024}, "without memory"), ({"miner": True}, "without a miner"), ({"per_group": 1}, "at least 2")])
+    ({"shortcut": False, "word_hidden": 0}, "nothing is left"),
+    ({"memory": 10, "loss": "supcon"}, "at least one batch"),
+    ({"memory": 1024}, "without memory"), ({"miner": True}, "without a miner"),
+    ({"per_group": 1}, "at least 2")])
 def test_settings_that_make_no_sense(wrong, said):
     with pytest.raises(InputError, match=said): CharWordLSTMConfig(**wrong)
 
