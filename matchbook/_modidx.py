@@ -379,6 +379,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'matchbook/products/match_sets.py'),
                                                'matchbook.products.match_sets.replace_setting': ( '3_products/match_sets.html#replace_setting',
                                                                                                   'matchbook/products/match_sets.py'),
+                                               'matchbook.products.match_sets.run_benchmark': ( '3_products/match_sets.html#run_benchmark',
+                                                                                                'matchbook/products/match_sets.py'),
                                                'matchbook.products.match_sets.run_duplicates': ( '3_products/match_sets.html#run_duplicates',
                                                                                                  'matchbook/products/match_sets.py'),
                                                'matchbook.products.match_sets.run_self_join': ( '3_products/match_sets.html#run_self_join',

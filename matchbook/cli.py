@@ -180,11 +180,12 @@ def reproduce(
                 say(f"{plan.name}: {model} on {dataset}, preset {preset}, seed {seed} …")
                 now = make_run(plan, dataset, model, preset, seed, settings)
                 write_run(now, out)
-            figures = [None if one is None else round(one["metrics"]["test"][plan.measure], 4)
+            figures = [None if one is None else one["metrics"]["test"].get(plan.measure)
                        for one in (old, now)]
             rows.append({"study": plan.name, "dataset": dataset, "model": model,
                          "preset": name_variant(preset, settings), "seed": seed, "measure": plan.measure,
-                         "recorded": figures[0], "now": figures[1],
+                         **{name: None if one is None else round(one, 4)
+                            for name, one in zip(("recorded", "now"), figures)},
                          "verdict": "left out" if now is None else compare_runs(old, now, plan.measure)})
     show(rows, as_json)
     if any(row["verdict"] == "different" for row in rows): raise typer.Exit(1)

@@ -31,8 +31,8 @@ from matchbook.products.char_word_lstm import (
 from matchbook.products.listings import Listings, read_listings, split_listings
 from matchbook.training import TrainingConfig
 
-strange = ["Red shoe 10ml", "", "  ", r"\xe2\x9d\xa4 love", "❤ love", "กาแฟ สด 3in1", "قهوة عربية", "zxqwv blorft",
-           "a" * 10_000, "ab 12 " * 2_000,
+strange = ["Red shoe 10ml", "", "  ", r"\xe2\x9d\xa4 love", "❤ love", "กาแฟ สด 3in1", "قهوة عربية",
+           "zxqwv blorft",           "a" * 10_000, "ab 12 " * 2_000,
            "🎁", "10 ml red shoe", "the of and", "x"]
 
 
@@ -66,7 +66,8 @@ def published(vectors, **more):
 
 @pytest.fixture(scope="module", params=["shortcut", "published"])
 def fitted(request, parts, vectors):
-    return CharWordLSTM((small if request.param == "shortcut" else published)(vectors), seed=1).fit(*parts[:2])
+    config = (small if request.param == "shortcut" else published)(vectors)
+    return CharWordLSTM(config, seed=1).fit(*parts[:2])
 
 
 # --- the LSTM -------------------------------------------------------------------------------------
@@ -135,7 +136,8 @@ def test_a_vector_does_not_depend_on_the_batch(fitted):
     for size in (1, 2, 5): np.testing.assert_allclose(fitted.embed(titles, size=size), whole, atol=1e-6)
     order = np.random.default_rng(0).permutation(len(titles))
     np.testing.assert_allclose(fitted.embed([titles[i] for i in order]), whole[order], atol=1e-6)
-    for row, title in enumerate(strange): np.testing.assert_allclose(fitted.embed([title])[0], whole[row], atol=1e-6)
+    for title, row in zip(strange, whole):
+        np.testing.assert_allclose(fitted.embed([title])[0], row, atol=1e-6)
 
 
 def test_vectors_are_unit_rows_or_nothing(fitted):
@@ -195,8 +197,9 @@ def test_the_same_seed_gives_the_same_model_and_leaves_chance_alone(parts, vecto
 
 @pytest.mark.parametrize("more", [
     {"loss": "multi-similarity", "miner": True}, {"loss": "triplet", "miner": True}, {"loss": "ntxent"},
-    {"loss": "supcon", "memory": 128}, {"loss": "arcface", "margin": 20.}, {"char_hidden": 0}, {"word_hidden": 0},
-    {"learnt": 0}, {"shortcut": False}, {"layers": 2}, {"whole": 1.}, {"cut": "together"}, {"most_words": 2},
+    {"loss": "supcon", "memory": 128}, {"loss": "arcface", "margin": 20.}, {"char_hidden": 0},
+    {"word_hidden": 0}, {"learnt": 0}, {"shortcut": False}, {"layers": 2}, {"whole": 1.},
+    {"cut": "together"}, {"most_words": 2},
     {"per_group": 4}, {"forget": .5}, {"dropout": 0.}, {"scale": 10.}, {"base": .3}])
 def test_every_option_trains_and_has_an_effect(parts, vectors, more):
     plain, changed = (CharWordLSTM(small(vectors, **some), seed=0).fit(*parts[:2]) for some in ({}, more))
@@ -318,7 +321,8 @@ def test_the_sigmoid_loss_is_the_loop(seed, n):
 def test_spelling_is_the_same_for_a_word_alone_and_in_company():
     words = ["charger", "ml", "❤", "", "กาแฟ"]
     together = hash_spelling(words, 64)
-    for word, row in zip(words, together): np.testing.assert_allclose(hash_spelling([word], 64)[0], row, atol=1e-6)
+    for word, row in zip(words, together):
+        np.testing.assert_allclose(hash_spelling([word], 64)[0], row, atol=1e-6)
     assert abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-6
     near = hash_spelling([f"{word}{end}" for word in ("lampu", "kabel", "sepatu") for end in ("", "s")], 512)
     cosine = near @ near.T
@@ -395,3 +399,9 @@ def test_the_packed_sequence_is_what_pytorch_means():
     values = torch.randn(4, 2)
     theirs = lstm(PackedSequence(values, torch.tensor(packing.sizes)))[0].data
     torch.testing.assert_close(run_lstm(lstm, values, packing)[0], theirs, atol=1e-6, rtol=0)
+
+
+def test_letters_never_seen_have_a_number_of_their_own():
+    vocabulary = module.read_vocabulary([["red"]])
+    assert vocabulary.spell("é") == [module.unknown] != vocabulary.spell("") == [module.none]
+    assert len(set(vocabulary.spell("red é"))) == 5 and min(vocabulary.spell("red ")) > module.unknown

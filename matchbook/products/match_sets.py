@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['spaces', 'study', 'benchmarks', 'find_by_title', 'find_by_hash', 'MatchSetsConfig', 'MatchSets', 'measure_sets',
            'worst_rows', 'set_sizes', 'open_settings', 'replace_setting', 'add_padded', 'run_duplicates',
-           'run_self_join']
+           'run_self_join', 'run_benchmark']
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #fd69de52
 import json, time
@@ -377,8 +377,20 @@ def run_self_join(
                    {}, settings["threshold"], settings, digest, {"rows": len(listings)},
                    {"fit": points[-1]["vectorise"], "score": points[-1]["join"]}, details={"points": points})
 
+def run_benchmark(
+    dataset:str,   # A dataset of listings
+    model:str,     # `self-join`, or `lstm-speed` of the char + word LSTM's chapter
+    **more,        # The rest of what a study's run is given
+)->Outcome:
+    "One row of the table of times."
+    if model == "self-join": return run_self_join(dataset, model, **more)
+    from matchbook.products.char_word_lstm import run_lstm_speed
+    return run_lstm_speed(dataset, model, **more)
+
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample"), sample="shopee-sample", models=("self-join",),
-    measure="seconds_whole", columns=("seconds_whole", "pairs_whole", "peak_mb_whole"),
-    run=run_self_join, presets=("best", "quick"))
+    datasets=("shopee", "shopee-sample"), sample="shopee-sample",
+    models=("self-join", "lstm-speed"), measure="seconds_whole",
+    columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
+             "join_speedup"),
+    run=run_benchmark, presets=("best", "quick"))
