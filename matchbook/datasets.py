@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['cards', 'listing_columns', 'InputError', 'suggest', 'write_whole', 'read_text', 'read_csv', 'check_columns',
-           'read_jsonl', 'parse_entity', 'read_pairs', 'read_graph', 'Card', 'register', 'find_card', 'cache_folder',
-           'locate', 'make_sample', 'download', 'load', 'fingerprint', 'describe', 'cards_page']
+           'read_jsonl', 'parse_entity', 'read_pairs', 'read_graph', 'read_edges', 'Card', 'register', 'find_card',
+           'cache_folder', 'locate', 'make_sample', 'download', 'load', 'fingerprint', 'describe', 'cards_page']
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #763490b3
-import csv, difflib, gzip, hashlib, importlib.util, json, os, re, tempfile
+# %% ../nbs/1_foundations/10_datasets.ipynb #2737f324
+import csv, difflib, gzip, hashlib, importlib.util, io, json, os, re, tempfile, zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +67,14 @@ def read_text(
         data = path.read_bytes()
         if path.suffix == ".gz": data = gzip.decompress(data)
     except (OSError, EOFError) as error: raise InputError(f"cannot read {path}: {error}") from error
-    try: return data.decode("utf-8-sig")
+    try: text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[:error.start].count(b"\n") + 1
         found = f"byte 0x{data[error.start]:02x}"
         raise InputError(f"{path}, line {line}: {found} is not UTF-8; save as UTF-8") from None
+    before, nul, _ = text.partition("\0")
+    if nul: raise InputError(f"{path}, line {before.count(chr(10)) + 1}: a NUL byte; text was wanted")
+    return text
 
 def read_csv(
     path:str|Path,                # A CSV file with a header, UTF-8
@@ -79,7 +82,8 @@ def read_csv(
     delimiter:str = ",",          # What separates the fields
 )->pd.DataFrame:                  # All columns as text; the index counts data rows from 0
     "A CSV as text columns, every row as wide as the header. Raises `InputError` with the line otherwise."
-    reader = csv.reader(read_text(path).splitlines(keepends=True), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    limit = csv.field_size_limit(2**31 - 1)                            # titles may be long; put back below
     try:
         header = next(reader, None)
         if not header: raise InputError(f"{path} is empty; a header line was wanted")
@@ -92,6 +96,7 @@ def read_csv(
             rows.append(row)
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}; the file may be cut short") from None
+    finally: csv.field_size_limit(limit)
     repeated = [name for name in header if header.count(name) > 1]
     if repeated: raise InputError(f"{path}: two columns are named {repeated[0]!r}")
     check_columns(header, wanted, path)
@@ -107,7 +112,12 @@ def check_columns(
     for name in wanted:
         if name not in there: raise InputError(f"{where}: {suggest(name, there, 'column')}")
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #20adbe1e
+# %% ../nbs/1_foundations/10_datasets.ipynb #5b9c4bc3
+def _is_text(row):
+    try: json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError: return False
+    return True
+
 def read_jsonl(
     path:str|Path,              # One JSON object a line, UTF-8
     wanted:Iterable[str] = (),  # Keys that every object must have
@@ -119,6 +129,10 @@ def read_jsonl(
         try: row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
+        except RecursionError:
+            raise InputError(f"{path}, line {number}: not JSON (nested too deep)") from None
+        if "\\ud" in line.lower() and not _is_text(row):
+            raise InputError(f"{path}, line {number}: half of a surrogate pair, which is no text")
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: {type(row).__name__}, an object was wanted")
         check_columns(row, wanted, f"{path}, line {number}")
@@ -157,17 +171,32 @@ def read_graph(
 )->dict[str, object]:          # File stem → array, sparse matrix (CSR) or edge list `(n, 2)`
     "The arrays of a HeCo benchmark folder, without opening a pickle."
     from scipy import sparse
+    if not Path(folder).is_dir(): raise InputError(f"no such folder: {folder}")
     parts = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.suffix == ".txt": parts[path.stem] = np.loadtxt(path, dtype=np.int64, ndmin=2)
+        if path.suffix == ".txt": parts[path.stem] = read_edges(path)
         elif path.suffix in (".npy", ".npz"):
-            try: parts[path.stem] = sparse.load_npz(path).tocsr() if _is_zip(path) else np.load(path)
-            except ValueError as error:
-                if "pickle" not in str(error).lower(): raise InputError(f"{path}: {error}") from None
+            begins = path.read_bytes()[:6]                       # one of HeCo's .npz files is an .npy inside
+            try: parts[path.stem] = sparse.load_npz(path).tocsr() if begins[:2] == b"PK" else np.load(path)
+            except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+                if begins == b"\x93NUMPY" and str(error).startswith("Object arrays"): continue
+                reason = (str(error).splitlines() or ["nothing in it"])[0]
+                raise InputError(f"{path}: not an array ({reason})") from None
     if not parts: raise InputError(f"{folder} holds none of HeCo's .npy, .npz and .txt files")
     return parts
 
-def _is_zip(path): return Path(path).read_bytes()[:2] == b"PK"   # one of HeCo's .npz files is an .npy inside
+def read_edges(
+    path:str|Path,  # Two whole numbers a line
+)->np.ndarray:      # `(n, 2)` int64
+    "An edge list. Raises `InputError` naming the line that is not two whole numbers."
+    edges = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip(): continue
+        try: left, right = map(int, line.split())
+        except ValueError: raise InputError(f"{path}, line {number}: two whole numbers were wanted") from None
+        edges.append((left, right))
+    if not edges: raise InputError(f"{path} is empty; edges were wanted")
+    return np.array(edges, dtype=np.int64)
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #e739a9dc
 @dataclass(frozen=True)
@@ -321,8 +350,13 @@ def _table(name, columns):
     return read
 
 def _parquets(*names):
-    def read(folder): return {Path(name).stem: pd.read_parquet(Path(folder)/name) for name in names}
+    def read(folder): return {Path(name).stem: _read_parquet(Path(folder)/name) for name in names}
     return read
+
+def _read_parquet(path):
+    try: return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
 
 _ozon = ("text_and_bert.parquet", "resnet.parquet", "train.parquet")
 register(
@@ -343,7 +377,7 @@ def _headlines(folder):
 
 def _lines(**classes):
     def read(folder):
-        parts = {name: [line for line in read_text(Path(folder)/file).splitlines() if line.strip()]
+        parts = {name: [line for line in read_text(Path(folder)/file).split("\n") if line.strip()]
                  for name, file in classes.items()}
         rows = [(text, name) for name, lines in parts.items() for text in lines]
         return pd.DataFrame(rows, columns=["text", "class"])
@@ -479,7 +513,8 @@ def make_sample(
     if not _missing(folder/name, find_card(name)): return folder/name
     from matchbook.samples import write_sample
     try: return Path(write_sample(name, folder))
-    except OSError as error: raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 def download(
     card:Card,    # A card whose `get` is `download`

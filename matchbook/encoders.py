@@ -7,8 +7,8 @@ __all__ = ['words', 'chars', 'plain_words', 'minilm_sha256', 'minilm_hub', 'enco
            'TfidfEncoder', 'find_model', 'open_model', 'TransformerConfig', 'TransformerEncoder', 'from_cache',
            'open_word_vectors', 'WordVectorEncoder', 'open_encoder']
 
-# %% ../nbs/1_foundations/13_encoders.ipynb #81f9228a
-import gzip, hashlib, io, json, os, re, unicodedata
+# %% ../nbs/1_foundations/13_encoders.ipynb #861f5690
+import gzip, hashlib, io, json, os, re, unicodedata, zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +26,11 @@ def clean_text(
 )->str:        # The same, in one spelling
     "Byte escapes decoded, Unicode compatibility forms folded (NFKC), case folded, white space single."
     decode = lambda run: bytes.fromhex(run[0].replace("\\x", "")).decode("utf-8", "replace")
-    return " ".join(unicodedata.normalize("NFKC", _escaped.sub(decode, text)).casefold().split())
+    for _ in range(9):                             # folding may make what is to be folded; seldom twice
+        before, text = text, " ".join(
+            unicodedata.normalize("NFKC", _escaped.sub(decode, text)).casefold().split())
+        if text == before: break
+    return text
 
 # %% ../nbs/1_foundations/13_encoders.ipynb #e739a9dc
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class TfidfEncoder:
     ): self.config, self.idf_, self.n_ = config, None, 0
 
     def _count(self, texts):
+        if not texts: return sparse.csr_matrix((0, self.config.buckets), dtype=np.float32)
         from sklearn.feature_extraction.text import HashingVectorizer
         c = self.config
         counter = HashingVectorizer(analyzer=c.unit, token_pattern=c.pattern, ngram_range=(c.low, c.high),
@@ -206,8 +211,10 @@ def from_cache(
     name = hashlib.sha256(json.dumps(key, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
     path = cache_folder()/"vectors"/f"{name}.npy"
     if path.exists():
-        try: return np.load(path, allow_pickle=False)
-        except ValueError: path.unlink()                                     # not an array: made anew below
+        try: array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile): array = None
+        if isinstance(array, np.ndarray): return array
+        path.unlink()                                                        # not an array: made anew below
     array, buffer = make(), io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_whole(path, buffer.getvalue())

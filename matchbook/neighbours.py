@@ -57,12 +57,11 @@ def join(
 )->sparse.csr_matrix:                                # `(n, m)`: the cosine of each pair found, columns sorted
     "Every pair whose cosine is at least the threshold; exact, in memory bounded by the block and the result."
     check_threshold(threshold)
+    if block < 1: raise InputError(f"block {block}: at least one row at a time was wanted")
     queries = check_unit(queries, "queries")
     items = queries if items is None else check_unit(items, "items")
-    _check_width(queries, items)
+    _check_alike(queries, items)
     floor = float(np.nextafter(np.float32(threshold), np.float32(-1)))  # both products keep what is above it
-    if sparse.issparse(queries) != sparse.issparse(items):
-        raise InputError("one side is sparse, the other dense")
     if sparse.issparse(queries):
         columns = items.T.tocsr()
         parts = [_join_sparse(queries[at:at + block], columns, floor, threads)
@@ -80,7 +79,10 @@ def check_threshold(threshold):
     if not 0 < threshold <= 1:
         raise InputError(f"threshold {threshold}: a cosine above 0 and at most 1 was wanted")
 
-def _check_width(queries, items):
+def _check_alike(queries, items):
+    "Raise `InputError` for two sides of different form or width."
+    if sparse.issparse(queries) != sparse.issparse(items):
+        raise InputError("one side is sparse, the other dense; two of a kind were wanted")
     if queries.shape[1] != items.shape[1]:
         raise InputError(f"queries have {queries.shape[1]} dimensions, items {items.shape[1]}")
 
@@ -105,13 +107,11 @@ def hash_bits(
     hashes:list[str],  # Hashes in hex, all of one length
 )->np.ndarray:         # `(n, bytes)` uint8
     "Hashes as packed bits. Raises `InputError` with the row of one that is not hex, or of another length."
-    try: rows = [bytes.fromhex(text) for text in hashes]
-    except ValueError: rows = None
-    if rows is None or len({len(row) for row in rows}) > 1:
-        width, digits = len(hashes[0]), set("0123456789abcdef")
-        bad = next(i for i, text in enumerate(hashes) if len(text) != width or set(text.lower()) - digits)
-        raise InputError(f"row {bad}: hash {hashes[bad]!r}; {width} hex digits were wanted")
-    return np.array([list(row) for row in rows], dtype=np.uint8).reshape(len(rows), -1)
+    width, digits = len(hashes[0]) if len(hashes) else 16, set("0123456789abcdef")
+    for row, text in enumerate(hashes):
+        if len(text) != width or width % 2 or set(text.lower()) - digits:
+            raise InputError(f"row {row}: hash {text!r}; {width + width % 2} hex digits were wanted")
+    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(len(hashes), width//2)
 
 def join_hamming(
     queries:np.ndarray,            # `(n, bytes)` packed bits
@@ -145,8 +145,10 @@ class Index:
     )->tuple[np.ndarray, np.ndarray]:          # Falling cosines and item numbers, `(n, k)`; -inf, -1 for none
         "The k items with the largest cosine to each query."
         queries = check_unit(queries, "queries")
-        _check_width(queries, self.items)
+        _check_alike(queries, self.items)
         m, k = self.items.shape[0], int(k)
+        if not min(m, k):
+            return np.full((queries.shape[0], k), -np.inf, np.float32), np.full((queries.shape[0], k), -1)
         if self.engine is not None:
             score, item = self.engine.search(queries, min(k, m))
             score = np.where(item < 0, -np.inf, score).astype(np.float32)
@@ -163,7 +165,7 @@ class Index:
         if self.engine is None: return join(queries, self.items, threshold)
         check_threshold(threshold)
         queries = check_unit(queries, "queries")
-        _check_width(queries, self.items)
+        _check_alike(queries, self.items)
         if self.kind == "hnsw": return _join_by_growing(self, queries, threshold)
         floor = float(np.nextafter(np.float32(threshold), np.float32(-1)))
         limits, score, item = self.engine.range_search(queries, floor)
@@ -175,13 +177,15 @@ class Index:
 def _nearest_exact(queries, items, k, block=2048):
     "The k best by the product, block by block; equal scores keep the order of the items."
     if sparse.issparse(items):
-        from sparse_dot_topn import sp_matmul_topn
-        found = sp_matmul_topn(queries.tocsr(), items.T.tocsr(), top_n=k, sort=True)
         score = np.full((queries.shape[0], k), -np.inf, dtype=np.float32)
-        item = np.full((queries.shape[0], k), -1, dtype=np.int64)
-        row = np.repeat(np.arange(queries.shape[0]), np.diff(found.indptr))
-        place = np.arange(found.nnz) - found.indptr[row]
-        score[row, place], item[row, place] = found.data, found.indices
+        item, columns = np.full((queries.shape[0], k), -1, dtype=np.int64), items.T.tocsr()
+        for at in range(0, queries.shape[0], 256):
+            found = (queries[at:at + 256] @ columns).tocoo()
+            order = np.lexsort((found.col, -found.data, found.row))
+            row, value, column = found.row[order], found.data[order], found.col[order]
+            place = np.arange(len(row)) - np.searchsorted(row, row)
+            best = place < k
+            score[at + row[best], place[best]], item[at + row[best], place[best]] = value[best], column[best]
         return score, item
     block = max(1, min(block, 2**25//max(1, len(items))))
     parts = []
@@ -220,7 +224,7 @@ def build_index(
     from matchbook.datasets import suggest
     if kind not in index_kinds: raise suggest(kind, index_kinds, "index")
     items = check_unit(items, "items")
-    if kind == "exact": return Index(kind, items)
+    if kind == "exact" or not items.shape[0]: return Index(kind, items)
     if sparse.issparse(items):
         raise InputError(f"{kind} wants dense vectors; sparse ones have the exact join")
     import faiss

@@ -68,6 +68,7 @@ def split_by_time(
 )->Split:
     "Earlier rows train, later ones report."
     times = np.asarray(times)
+    if pd.isna(times).any(): raise InputError(f"row {np.flatnonzero(pd.isna(times))[0]}: no time")
     if not valid_from < test_from:
         raise InputError(f"valid from {valid_from} must be before test from {test_from}")
     parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
@@ -121,12 +122,12 @@ def draw_negatives(
     taken:Iterable[tuple[int, int]],  # Pairs that are there already
 )->np.ndarray:                        # `(count, 2)`; fewer when there are no more
     "Random pairs of different entities, none twice."
-    taken, new = set(taken), []
+    taken, new = {frozenset(pair) for pair in taken}, []                   # whichever side comes first
     for _ in range(50*max(count, 0)):
         if len(new) == count: break
         pair = int(rng.choice(lefts)), int(rng.choice(rights))
-        if cluster[pair[0]] == cluster[pair[1]] or pair in taken: continue
-        taken.add(pair)
+        if cluster[pair[0]] == cluster[pair[1]] or frozenset(pair) in taken: continue
+        taken.add(frozenset(pair))
         new.append(pair)
     return np.array(new, dtype=np.int64).reshape(-1, 2)
 
@@ -139,7 +140,9 @@ class Leak:
     share:float       # Of the test part
     rows:np.ndarray   # Their numbers in the test part
 
-def _leak(kind, hits): return Leak(kind, int(hits.sum()), float(hits.mean()), np.flatnonzero(hits))
+def _leak(kind, hits):
+    if not len(hits): raise InputError("no rows in the test part; some were wanted")
+    return Leak(kind, int(hits.sum()), float(hits.mean()), np.flatnonzero(hits))
 
 def find_text_leaks(
     train:Iterable[str],  # Texts learnt from

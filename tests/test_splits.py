@@ -186,15 +186,10 @@ def test_what_the_public_splits_repeat(name, repeated, rows, both):
     assert len(data["test"].loc[pair.rows, ["left", "right"]].drop_duplicates()) == repeated
 
 
-def bug(reason): return pytest.mark.xfail(strict=True, reason=reason)
-
-
-@bug("a row without a time is in no part, and nobody is told")
 def test_a_row_without_a_time_is_refused():
     with pytest.raises(InputError, match="row 3"): split_by_time([1, 2, 3, np.nan], 2, 3)
 
 
-@bug("the mean of nothing: NaN and a RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("call", [lambda: find_group_leaks([1], []), lambda: find_pair_leaks(
     pd.DataFrame({"left": [1], "right": [2]}), pd.DataFrame({"left": [], "right": []}))])
@@ -202,7 +197,6 @@ def test_leaks_of_an_empty_test_part_are_refused(call):
     with pytest.raises(InputError): call()
 
 
-@bug("a pair is drawn again with its sides changed, where one catalogue stands on both sides")
 def test_a_drawn_negative_repeats_no_pair_the_other_way_round():
     rng, entity = np.random.default_rng(0), np.arange(90) % 30
     left, right = np.array([pair for pair in np.ndindex(90, 90) if pair[0] < pair[1] and rng.random() < .4]).T

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['handling', 'Listings', 'check_listings', 'read_listings', 'split_listings', 'count_parts']
 
-# %% ../../nbs/3_products/30_listings.ipynb #9c38bd9e
-import hashlib
+# %% ../../nbs/3_products/30_listings.ipynb #20edc82e
+import hashlib, re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Listings:
         "Some of the rows."
         return Listings(self.id[rows], self.title[rows], self.hash[rows], self.group[rows])
 
+_number = re.compile(r"-?(0|[1-9][0-9]{0,17})")   # Labels that are numbers; 007 and 7 are two labels
 handling = ("refuse", "keep")  # What may be said of empty titles and groups of one
 
 def check_listings(
@@ -58,7 +59,7 @@ def check_listings(
     refuse(np.isin(text["label_group"], ("", "nan", "NaN", "None")), "label_group", "no group")
     if empty_titles == "refuse":
         refuse(text["title"] == "", "title", "no title", "; empty_titles=keep keeps them")
-    numbers = all(label.lstrip("-").isdigit() for label in text["label_group"])
+    numbers = all(_number.fullmatch(label) for label in text["label_group"])
     labels = text["label_group"].astype(np.int64) if numbers else text["label_group"].astype(str)
     group, size = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     if single_groups == "refuse":

@@ -56,7 +56,7 @@ class MatchSetsConfig:
     words:TfidfConfig = words            # The space of words
     chars:TfidfConfig = chars            # The space of runs of characters
     minilm:TransformerConfig = TransformerConfig(max_length=64)  # The space of sentence vectors
-    lstm:object = None                   # The trained space of the next chapter: a `CharWordLSTMConfig`
+    lstm:object = None                   # The trained space: a `CharWordLSTMConfig`
     hash_bits:int = 0                    # Bits of the image hash that may differ
     mix:str = "largest"                  # The largest score, or the `weighted` mean of two spaces
     floor:float = 0.2                    # Cosines below this are not looked at
