@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two notebooks run side by side, so each keeps to one core.
+# Two notebooks run side by side, and small tensors gain nothing from threads: one core each.
 ONE := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .PHONY: help setup book test notebooks pytest tables site lint sync check prepare
@@ -34,7 +34,7 @@ notebooks: setup  ## run every notebook from top to bottom
 	$(ONE) $(BIN)/python site/build.py
 
 pytest: setup
-	MATCHBOOK_SITE=$(CURDIR)/_site $(BIN)/python -m pytest
+	$(ONE) MATCHBOOK_SITE=$(CURDIR)/_site $(BIN)/python -m pytest --durations=15
 
 site: setup  ## run the notebooks and render the book into _site
 	$(ONE) $(BIN)/python site/build.py

@@ -1,7 +1,7 @@
 "Encoders: a vector is its text's own, equals scikit-learn's, and survives disk, cache and odd texts."
-import json
 from dataclasses import replace
 from functools import cache
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from matchbook import encoders
-from matchbook.datasets import InputError, read_jsonl
+from matchbook.datasets import InputError
 from matchbook.encoders import (TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder,
                                 WordVectorEncoder, chars, clean_text, encoder_names, find_model, from_cache,
                                 open_encoder, plain_words, words)
@@ -88,16 +88,10 @@ def test_clean_text_by_hand(text, wanted): assert clean_text(text) == wanted
 
 
 @steady
-@given(st.text(st.characters(exclude_categories=["Cs", "Mn", "Mc"], exclude_characters="\\"), max_size=40))
+@given(st.one_of(st.text(max_size=40), st.text(st.sampled_from("\\xX5c41＼ßs\u0301 "), max_size=12)))
+@example(r"\X41")                                                    # folding makes an escape
+@example("ß\u0301")                                                 # … and a letter that takes the accent
 def test_cleaning_twice_changes_nothing(text): assert clean_text(clean_text(text)) == clean_text(text)
-
-
-@settings(derandomize=True)
-@given(st.text(st.sampled_from("\\xX5c41＼ßs\u0301 "), max_size=12))
-@example(r"\X41")
-@example("ß\u0301")
-def test_cleaning_twice_changes_nothing_in_odd_texts_either(text):
-    assert clean_text(clean_text(text)) == clean_text(text)
 
 
 # The cache of vectors
@@ -110,7 +104,6 @@ whole = np.arange(6.).reshape(2, 3)
 
 def damages():
     "Names and what a cache file may look like after an accident."
-    from io import BytesIO
     array, table, pickled = BytesIO(), BytesIO(), BytesIO()
     np.save(array, whole)
     np.savez(table, a=whole)
@@ -214,10 +207,3 @@ def test_refusals_say_what_is_wrong(call, said, monkeypatch, tmp_path):
 
 
 def test_no_texts_are_no_rows(): assert TfidfEncoder().fit(["a"]).embed([]).shape == (0, words.buckets)
-
-
-def test_half_an_emoji_is_refused_with_its_line_or_read(tmp_path):
-    (tmp_path/"posts.jsonl").write_text(json.dumps({"text": "\ud83d"}))
-    try: texts = read_jsonl(tmp_path/"posts.jsonl")["text"].tolist()
-    except InputError as error: assert "line 1" in str(error)
-    else: from_cache(texts, lambda: whole)

@@ -190,7 +190,6 @@ def test_a_row_without_a_time_is_refused():
     with pytest.raises(InputError, match="row 3"): split_by_time([1, 2, 3, np.nan], 2, 3)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("call", [lambda: find_group_leaks([1], []), lambda: find_pair_leaks(
     pd.DataFrame({"left": [1], "right": [2]}), pd.DataFrame({"left": [], "right": []}))])
 def test_leaks_of_an_empty_test_part_are_refused(call):
