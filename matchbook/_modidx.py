@@ -410,6 +410,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'matchbook.runs.read_claims': ('1_foundations/runs.html#read_claims', 'matchbook/runs.py'),
                                 'matchbook.runs.read_run': ('1_foundations/runs.html#read_run', 'matchbook/runs.py'),
                                 'matchbook.runs.read_runs': ('1_foundations/runs.html#read_runs', 'matchbook/runs.py'),
+                                'matchbook.runs.repeat_command': ('1_foundations/runs.html#repeat_command', 'matchbook/runs.py'),
                                 'matchbook.runs.reset_peak': ('1_foundations/runs.html#reset_peak', 'matchbook/runs.py'),
                                 'matchbook.runs.results_folder': ('1_foundations/runs.html#results_folder', 'matchbook/runs.py'),
                                 'matchbook.runs.results_table': ('1_foundations/runs.html#results_table', 'matchbook/runs.py'),

@@ -6,8 +6,8 @@
 __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Outcome', 'Study', 'open_study',
            'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak', 'peak_memory_mb', 'results_folder',
            'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings', 'show_value', 'name_variant', 'make_run',
-           'table_rows', 'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table',
-           'fill_tables', 'compare_runs']
+           'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims',
+           'claims_table', 'fill_tables', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #e443220c
 import importlib, json, math, os, platform, re, shlex, subprocess, sys
@@ -245,8 +245,7 @@ def table_rows(
     for (study, dataset, model, preset), same in groups.items():
         same = sorted(same, key=lambda run: run["seed"])
         names = list(dict.fromkeys(name for run in same for name in run["metrics"]["test"]))
-        first, last = same[0], same[-1]
-        seeds = f"{{{first['seed']}..{last['seed']}}}" if len(same) > 1 else first["seed"]
+        first = same[0]
         rows.append({
             "study": study, "dataset": dataset, "model": model, "preset": preset, "n": len(same),
             "seeds": [run["seed"] for run in same],
@@ -256,8 +255,16 @@ def table_rows(
                         for part in first["seconds"]},
             "peak_memory_mb": max(run["peak_memory_mb"] for run in same), "parameters": first["parameters"],
             "machine": first["machine"],
-            "command": first["command"].replace(f"--seed {first['seed']}", f"--seed {seeds}")})
+            "command": repeat_command(same)})
     return rows
+
+def repeat_command(
+    same:list[dict],  # Runs that differ only in their seed
+)->str:               # One line for a shell
+    "The command that makes the runs of a row again."
+    command, seeds = same[0]["command"], [str(run["seed"]) for run in same]
+    if len(same) == 1: return command
+    return f"for k in {' '.join(seeds)}; do {command.replace(f'--seed {seeds[0]}', '--seed $k')}; done"
 
 def summarise(
     figures:list[float],    # One of each seed
