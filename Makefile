@@ -28,10 +28,10 @@ book: setup  ## the main job: make the results again, compare with the recorded 
 	@$(ONE) $(BIN)/python site/build.py
 	@echo "The book is at $(CURDIR)/_site/index.html"
 
-test: setup notebooks pytest  ## every notebook top to bottom, then the tests (the site's among them)
+test: setup site pytest  ## every notebook top to bottom, then the tests (the site's among them)
 
 notebooks: setup  ## run every notebook from top to bottom
-	$(ONE) $(BIN)/python site/build.py
+	$(ONE) $(BIN)/python site/build.py --run-only
 
 pytest: setup
 	$(ONE) MATCHBOOK_SITE=$(CURDIR)/_site $(BIN)/python -m pytest --durations=15

@@ -199,7 +199,8 @@ def planned_runs(
     "What `reproduce` makes again: on real data where it is found, else on the sample."
     from matchbook.datasets import locate
     from matchbook.runs import read_runs
-    there = [(run["dataset"], run["model"], run["preset"].partition("+")[0], run["seed"], run["settings"])
+    there = [(run["dataset"], run["model"], run["preset"].partition("+")[0], run["seed"],
+              run.get("settings", {}))
              for run in read_runs(recorded, plan.name)]
     if real: return [one for one in there if not one[0].endswith("-sample")]
     found = []

@@ -154,7 +154,7 @@ def in_bytes(save, *values, **named):
 matrix, numbers = sparse.csr_matrix(np.eye(3)), np.arange(5)
 npz, npy = in_bytes(sparse.save_npz, matrix), in_bytes(np.save, numbers)
 objects = np.array([Payload()], dtype=object)
-pickled = in_bytes(np.save, objects, allow_pickle=True)
+pickled = in_bytes(np.save, objects, allow_pickle=True)  # harmless: for readers that must refuse it
 
 
 def test_a_graph_is_read_and_its_pickles_are_passed_over(tmp_path):

@@ -126,9 +126,9 @@ class MatchSets:
         found = self.find_in_spaces(items, queries)
         if self.config.mix == "weighted": return self.weight_*found[0] + (1 - self.weight_)*found[1]
         asks = len(items) if queries is None else len(queries)
-        none = sparse.csr_matrix((asks, len(items)), dtype=np.float32)
-        for one in found: none = none.maximum(one)
-        return none.tocsr()
+        largest = sparse.csr_matrix((asks, len(items)), dtype=np.float32)
+        for one in found: largest = largest.maximum(one)
+        return largest.tocsr()
 
     def rank(self,
         items:Listings,                  # The catalogue
@@ -247,6 +247,8 @@ def open_settings(
     "The settings of a row. Raises `InputError` for a field that does not exist."
     config = MatchSetsConfig(spaces=_rows[model], floor=_least.get(model, 0.2))
     if preset == "plain":
+        if not {"words", "chars"} & set(config.spaces):
+            raise InputError(f"{model!r} has no bag of terms, so the preset 'plain' would change nothing")
         config = replace(config, words=plain_words, chars=replace(chars, clean=False, damped=False))
     if "lstm" in config.spaces:
         from matchbook.products.char_word_lstm import CharWordLSTM
