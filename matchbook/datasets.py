@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['cards', 'listing_columns', 'InputError', 'suggest', 'write_whole', 'read_text', 'read_csv', 'check_columns',
            'read_jsonl', 'parse_entity', 'read_pairs', 'read_graph', 'read_edges', 'Card', 'register', 'find_card',
-           'cache_folder', 'locate', 'make_sample', 'download', 'load', 'fingerprint', 'describe', 'cards_page']
+           'read_parquet', 'cache_folder', 'locate', 'make_sample', 'download', 'load', 'fingerprint', 'describe',
+           'cards_page']
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #2737f324
 import csv, difflib, gzip, hashlib, importlib.util, io, json, os, re, tempfile, zipfile
@@ -198,7 +199,7 @@ def read_edges(
     if not edges: raise InputError(f"{path} is empty; edges were wanted")
     return np.array(edges, dtype=np.int64)
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #e739a9dc
+# %% ../nbs/1_foundations/10_datasets.ipynb #fc3fbfa5
 @dataclass(frozen=True)
 class Card:
     "What a dataset is, where it comes from, and how it is read."
@@ -212,6 +213,7 @@ class Card:
     rows:str = ""                           # How much of it there is, as text
     how:str = ""                            # By hand: what to fetch, and which file goes where
     urls:dict[str, tuple[str, str]] = field(default_factory=dict)  # File → address, sha256
+    of:str = ""                             # The dataset whose files these are, where it is another's
 
     def __post_init__(self):
         if self.get not in ("made", "download", "by hand"): raise ValueError(f"{self.name}: get={self.get!r}")
@@ -342,7 +344,7 @@ def _wdc_card(kind):
 
 register(_wdc_card("computers"), _wdc_card("cameras"), _wdc_card("shoes"), _wdc_card("watches"))
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #7e5b579f
+# %% ../nbs/1_foundations/10_datasets.ipynb #e70c8dbc
 listing_columns = ("posting_id", "image_phash", "title", "label_group")
 
 def _table(name, columns):
@@ -350,10 +352,14 @@ def _table(name, columns):
     return read
 
 def _parquets(*names):
-    def read(folder): return {Path(name).stem: _read_parquet(Path(folder)/name) for name in names}
+    def read(folder): return {Path(name).stem: read_parquet(Path(folder)/name) for name in names}
     return read
 
-def _read_parquet(path):
+def read_parquet(
+    path:str|Path,  # A parquet file
+)->pd.DataFrame:    # Its columns
+    "A parquet file as a table. Raises `InputError` when it is missing or something else."
+    if not Path(path).is_file(): raise InputError(f"no such file: {path}")
     try: return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
@@ -368,6 +374,10 @@ register(
     Card("ozon", "Listings with a text and an image vector each, and labelled pairs of them (E-CUP 2024).",
          _ozon, _parquets(*_ozon), "by hand", "https://cups.online (Ozon E-CUP 2024, product matching)",
          "contest rules", "", f"fetch {', '.join(_ozon)} from the contest's page"),
+    Card("shopee-pairs", "Pairs of shopee's listings: of one group, and near ones of two.", ("train.csv",),
+         _table("train.csv", listing_columns), "by hand", "https://www.kaggle.com/c/shopee-product-matching",
+         "competition rules; not to be redistributed", "", "made out of the dataset shopee when read",
+         of="shopee"),
 )
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #8350be1f
@@ -472,7 +482,7 @@ register(
     _sample("heco-sample", "heco-acm", read_graph, "labels.npy", "pa.txt", "ps.txt", "pos.npz"),
 )
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #a60b4c7a
+# %% ../nbs/1_foundations/10_datasets.ipynb #94790978
 def cache_folder(
 )->Path:  # `$MATCHBOOK_CACHE`, or the user's cache folder for matchbook
     "Where downloads, made samples and vectors are kept."
@@ -488,6 +498,7 @@ def locate(
 )->Path:                         # The folder that holds the card's files
     "The folder of a dataset, made or downloaded when it has to be. Raises `InputError` saying what to fetch."
     card = find_card(name)
+    if card.of: return locate(card.of, folder)
     if folder is not None:
         folder = Path(folder)
         if not folder.exists(): raise InputError(f"no such folder: {folder}")

@@ -32,7 +32,7 @@ def clean_text(
         if text == before: break
     return text
 
-# %% ../nbs/1_foundations/13_encoders.ipynb #e739a9dc
+# %% ../nbs/1_foundations/13_encoders.ipynb #7f5ae97d
 @dataclass(frozen=True)
 class TfidfConfig:
     "How texts are cut into terms and weighed."
@@ -50,7 +50,11 @@ class TfidfEncoder:
         config:TfidfConfig = TfidfConfig(),  # noqa: B008 (frozen)
     ): self.config, self.idf_, self.n_ = config, None, 0
 
-    def _count(self, texts):
+    def count(self,
+        texts:Iterable[str],   # Any texts
+    )->sparse.csr_matrix:      # `(n, buckets)` float32
+        "How often each text has each term, before any weight."
+        texts = list(texts)
         if not texts: return sparse.csr_matrix((0, self.config.buckets), dtype=np.float32)
         from sklearn.feature_extraction.text import HashingVectorizer
         c = self.config
@@ -65,7 +69,7 @@ class TfidfEncoder:
         "Learn how seldom each term is."
         texts = list(texts)
         if not texts: raise InputError("no texts to learn term weights from")
-        seen = np.bincount(self._count(texts).indices, minlength=self.config.buckets)
+        seen = np.bincount(self.count(texts).indices, minlength=self.config.buckets)
         self.n_, self.idf_ = len(texts), (np.log((1 + len(texts))/(1 + seen)) + 1).astype(np.float32)
         return self
 
@@ -75,7 +79,7 @@ class TfidfEncoder:
         "The weighted terms of each text."
         if self.idf_ is None:
             raise InputError("TF-IDF has no weights yet; call fit with training texts first")
-        rows = self._count(list(texts))
+        rows = self.count(list(texts))
         if self.config.damped: rows.data = 1 + np.log(rows.data)
         rows.data *= self.idf_[rows.indices]
         length = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())

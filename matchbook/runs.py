@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Outcome', 'Study', 'open_study',
            'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak', 'peak_memory_mb', 'results_folder',
-           'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings', 'show_value', 'name_variant', 'make_run',
-           'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims',
-           'claims_table', 'fill_tables', 'compare_runs']
+           'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings', 'show_value', 'replace_setting',
+           'name_variant', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
+           'to_markdown', 'read_claims', 'claims_table', 'fill_tables', 'compare_runs']
 
-# %% ../nbs/1_foundations/18_runs.ipynb #e443220c
+# %% ../nbs/1_foundations/18_runs.ipynb #9fe25115
 import importlib, json, math, os, platform, re, shlex, subprocess, sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ import pandas as pd
 
 from .datasets import InputError, find_card, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #e739a9dc
+# %% ../nbs/1_foundations/18_runs.ipynb #70fcd1fe
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -50,6 +50,7 @@ class Study:
     presets:tuple[str, ...] = ("best", "quick", "as_published")  # Names of settings; the default first
 
 places = {"duplicates": "matchbook.products.match_sets:study",
+          "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks"}
 
 def open_study(
@@ -172,7 +173,7 @@ def read_runs(
     return [read_run(path) for path in sorted((Path(folder or results_folder())/"runs").glob(
         f"{study or '*'}/{dataset or '*'}/*.json"))]
 
-# %% ../nbs/1_foundations/18_runs.ipynb #d4bf34f3
+# %% ../nbs/1_foundations/18_runs.ipynb #36218b38
 def parse_settings(
     words:list[str],  # Such as `["hash_bits=4", "clean=false"]`
 )->dict[str, object]: # Name → value; numbers, true, false and null are read as such
@@ -190,6 +191,17 @@ def show_value(
 )->str:     # As it is written on the command line
     "A setting's value as `parse_settings` reads it."
     return value if isinstance(value, str) else json.dumps(value)
+
+def replace_setting(
+    config,    # A frozen dataclass
+    name:str,  # A field, or `field.field` of a dataclass in it
+    value,     # Its new value
+):             # The settings with that one replaced
+    "Settings with one field replaced."
+    name, _, inner = name.partition(".")
+    if name not in {field.name for field in fields(config)}:
+        raise suggest(name, [field.name for field in fields(config)], "setting")
+    return replace(config, **{name: replace_setting(getattr(config, name), inner, value) if inner else value})
 
 def name_variant(
     preset:str,          # Named settings

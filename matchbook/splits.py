@@ -6,9 +6,10 @@
 __all__ = ['Split', 'split_by_percentile', 'split_by_group', 'split_by_time', 'find_clusters', 'split_by_cluster',
            'draw_negatives', 'Leak', 'find_text_leaks', 'find_group_leaks', 'find_pair_leaks', 'leak_report']
 
-# %% ../nbs/1_foundations/12_splits.ipynb #e4de3551
-from collections.abc import Iterable
+# %% ../nbs/1_foundations/12_splits.ipynb #9769c866
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def split_by_time(
     parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
     return Split(*(np.flatnonzero(part) for part in parts))
 
-# %% ../nbs/1_foundations/12_splits.ipynb #7a207fc1
+# %% ../nbs/1_foundations/12_splits.ipynb #b5c3f853
 def find_clusters(
     left:np.ndarray,   # `(p,)` item numbers
     right:np.ndarray,  # `(p,)` item numbers
@@ -95,6 +96,7 @@ def split_by_cluster(
     n:int,                                                # How many items there are
     shares:tuple[float, float, float] = (0.6, 0.2, 0.2),  # Of the items, for train, valid, test
     seed:int = 0,                                         # Of the clusters' places and the new negatives
+    near:Callable|None = None,                            # `(lefts, rights)` → `(c, 2)` pairs to draw first
 )->dict[str, pd.DataFrame]:                               # Of each part: left, right, label, drawn (or not)
     "Pairs whose entities stay on one side, negatives drawn anew to the whole's share of positives."
     left, right, label = np.asarray(left), np.asarray(right), np.asarray(label)
@@ -108,7 +110,9 @@ def split_by_cluster(
                              "drawn": False})
         wanted = round(kept["label"].sum()*(1 - label.mean())/label.mean()) - int((kept["label"] == 0).sum())
         lefts, rights = np.intersect1d(items, left), np.intersect1d(items, right)
-        new = draw_negatives(lefts, rights, cluster, wanted, rng, set(zip(kept["left"], kept["right"])))
+        first = None if near is None or wanted < 1 else near(lefts, rights)
+        own = set(zip(kept["left"], kept["right"]))
+        new = draw_negatives(lefts, rights, cluster, wanted, rng, own, first)
         drawn = pd.DataFrame(new, columns=["left", "right"]).assign(label=0, drawn=True)
         parts[name] = pd.concat([kept, drawn], ignore_index=True) if len(drawn) else kept
     return parts
@@ -120,12 +124,15 @@ def draw_negatives(
     count:int,                        # How many pairs are wanted
     rng:np.random.Generator,          # Where chance comes from
     taken:Iterable[tuple[int, int]],  # Pairs that are there already
+    first:np.ndarray|None = None,     # `(c, 2)` pairs to draw from, in any order, before all others
 )->np.ndarray:                        # `(count, 2)`; fewer when there are no more
     "Random pairs of different entities, none twice."
     taken, new = {frozenset(pair) for pair in taken}, []                   # whichever side comes first
-    for _ in range(50*max(count, 0)):
-        if len(new) == count: break
-        pair = int(rng.choice(lefts)), int(rng.choice(rights))
+    first = np.zeros((0, 2), dtype=int) if first is None else rng.permutation(first)
+    anything = ((rng.choice(lefts), rng.choice(rights)) for _ in range(50*max(count, 0)))
+    for pair in chain(first, anything):
+        if len(new) >= count: break
+        pair = int(pair[0]), int(pair[1])
         if cluster[pair[0]] == cluster[pair[1]] or frozenset(pair) in taken: continue
         taken.add(frozenset(pair))
         new.append(pair)

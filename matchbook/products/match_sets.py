@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['spaces', 'study', 'benchmarks', 'find_by_title', 'find_by_hash', 'MatchSetsConfig', 'MatchSets', 'measure_sets',
-           'worst_rows', 'set_sizes', 'open_settings', 'replace_setting', 'add_padded', 'run_duplicates',
-           'run_self_join', 'run_benchmark']
+           'worst_rows', 'set_sizes', 'open_settings', 'add_padded', 'run_duplicates', 'run_self_join', 'run_benchmark']
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #fd69de52
+# %% ../../nbs/3_products/35_match_sets.ipynb #94612000
 import json, time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from ..measures import (Ranked, bootstrap_interval, choose_row_threshold, map_at
                                 row_f1_curve, row_scores)
 from ..neighbours import hash_bits, join, join_equal, join_hamming
 from .listings import Listings, count_parts, read_listings, split_listings
-from ..runs import Outcome, Study, peak_memory_mb, reset_peak
+from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #7e47a38c
 spaces = ("title", "hash", "words", "chars", "minilm", "lstm")   # What `MatchSets` can look at
@@ -232,7 +231,7 @@ def set_sizes(
     pairs, counts = np.unique(np.minimum(np.stack([ranked.size, taken], 1), most), axis=0, return_counts=True)
     return [[int(a), int(b), int(n)] for (a, b), n in zip(pairs, counts)]
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #f675e45a
+# %% ../../nbs/3_products/35_match_sets.ipynb #3ed14305
 _rows = {"self-only": (), "exact-title": ("title",), "image-hash": ("hash",), "tfidf-words": ("words",),
          "tfidf-chars": ("chars",), "minilm": ("minilm",), "title-or-hash": ("words", "hash"),
          "char-word-lstm": ("lstm",), "words-and-lstm": ("words", "lstm")}
@@ -258,17 +257,6 @@ def open_settings(
         raise InputError(f"the original has no model like {model!r}, only {', '.join(_published)}")
     for name, value in settings.items(): config = replace_setting(config, name, value)
     return config
-
-def replace_setting(
-    config,    # A frozen dataclass
-    name:str,  # A field, or `field.field` of a dataclass in it
-    value,     # Its new value
-):             # The settings with that one replaced
-    "Settings with one field replaced."
-    name, _, inner = name.partition(".")
-    if name not in {field.name for field in fields(config)}:
-        raise suggest(name, [field.name for field in fields(config)], "setting")
-    return replace(config, **{name: replace_setting(getattr(config, name), inner, value) if inner else value})
 
 def _curve(ranked, grid):
     "Mean row-F1 at the points of a grid."
@@ -344,7 +332,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #3da24f4d
+# %% ../../nbs/3_products/35_match_sets.ipynb #b568fed7
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -381,18 +369,19 @@ def run_self_join(
 
 def run_benchmark(
     dataset:str,   # A dataset of listings
-    model:str,     # `self-join`, or `lstm-speed` of the char + word LSTM's chapter
+    model:str,     # `self-join`, or `lstm-speed` and `pair-speed` of other chapters
     **more,        # The rest of what a study's run is given
 )->Outcome:
     "One row of the table of times."
     if model == "self-join": return run_self_join(dataset, model, **more)
-    from matchbook.products.char_word_lstm import run_lstm_speed
-    return run_lstm_speed(dataset, model, **more)
+    if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
+    else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
+    return run_speed(dataset, model, **more)
 
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
     datasets=("shopee", "shopee-sample"), sample="shopee-sample",
-    models=("self-join", "lstm-speed"), measure="seconds_whole",
+    models=("self-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
-             "join_speedup"),
+             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup"),
     run=run_benchmark, presets=("best", "quick"))
