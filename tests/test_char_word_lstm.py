@@ -16,7 +16,7 @@ from matchbook.datasets import InputError
 from matchbook.products.char_word_lstm import (
     CharWordLSTM,
     CharWordLSTMConfig,
-    LSTMSteps,
+    LSTMLayer,
     PaddedOriginal,
     cut_title,
     draw_groups,
@@ -97,9 +97,19 @@ def test_states_and_gradients_are_pytorchs(lengths, layers, both):
 
 def test_the_gradient_by_hand_is_the_limit_of_differences():
     chance = torch.Generator().manual_seed(0)
-    inputs = torch.randn(2, 6, 12, generator=chance, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 12, 3, generator=chance, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, u: LSTMSteps.apply(x, u, [3, 2, 1]), (inputs, weight))
+    shapes = (2, 6, 4), (2, 12, 4), (2, 12, 3), (2, 12)
+    given = [torch.randn(shape, generator=chance, dtype=torch.float64).requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *given: LSTMLayer.apply(*given, [3, 2, 1]), given)
+
+
+def test_sixteen_bits_around_it_leave_the_sums_alone():
+    torch.manual_seed(0)
+    lstm, values = nn.LSTM(5, 4, bidirectional=True), torch.randn(4, 5)
+    packing = pack_lengths(torch.tensor([3, 1]))
+    wanted = run_lstm(lstm, values, packing)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16): states = run_lstm(lstm, values, packing)[0]
+    wanted, ours = (torch.autograd.grad((some**2).sum(), lstm.weight_hh_l0)[0] for some in (wanted, states))
+    torch.testing.assert_close(ours, wanted, atol=1e-6, rtol=0)
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cuts', 'networks', 'losses', 'pad', 'none', 'unknown', 'cut_title', 'WordTable', 'open_table', 'Packing',
-           'pack_lengths', 'LSTMSteps', 'run_lstm', 'hash_places', 'hash_spelling', 'CharWordLSTMConfig', 'Vocabulary',
+           'pack_lengths', 'LSTMLayer', 'run_lstm', 'hash_places', 'hash_spelling', 'CharWordLSTMConfig', 'Vocabulary',
            'read_vocabulary', 'Words', 'describe_words', 'PublishedNetwork', 'ShortcutNetwork', 'draw_groups',
            'sigmoid_loss', 'make_loss', 'TitleLoss', 'forget_words', 'CharWordLSTM', 'PaddedOriginal', 'time_calls',
            'run_lstm_speed', 'compare_states']
@@ -122,52 +122,63 @@ def pack_lengths(
     return Packing(sizes.tolist(), *(torch.from_numpy(place).to(device) for place in places))
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #416ec581
-class LSTMSteps(torch.autograd.Function):
-    "The steps of one layer, its directions side by side; gradient by hand. Gates stand in the order o i f g."
+class LSTMLayer(torch.autograd.Function):
+    "One layer, its directions side by side; gradient by hand. Gates stand in the order o i f g."
 
     @staticmethod
-    def forward(ctx, inputs, weight, sizes):
-        "`inputs` are W x + b, packed, `(directions, total, 4h)`; `weight` is U, `(directions, 4h, h)`."
-        width, turned, gates, before = weight.shape[2], weight.transpose(1, 2), torch.empty_like(inputs), None
-        state, memory, bent = (inputs.new_empty(*inputs.shape[:2], width) for _ in range(3))
-        bands = [inputs, gates, gates[..., :3*width], *gates.chunk(4, dim=2), state, memory, bent]
-        for given, gate, opened, o, i, f, g, h, c, t in zip(*(band.split(sizes, dim=1) for band in bands)):
-            if before is None: gate.copy_(given)
-            else: torch.baddbmm(given, before[0][:, :h.shape[1]], turned, out=gate)
-            opened.sigmoid_()
-            g.tanh_()
-            torch.mul(i, g, out=c)
-            if before is not None: c.addcmul_(f, before[1][:, :h.shape[1]])
-            torch.mul(o, torch.tanh(c, out=t), out=h)
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)   # its sums are not for 16 bits
+    def forward(ctx, values, weight_in, weight, bias, sizes):
+        "`values` are x, packed, `(ends, total, d)`; the weights are W, U `(ends, 4h, …)` and b `(ends, 4h)`."
+        width, first, total = weight.shape[2], sizes[0], values.shape[1]
+        scale = weight.new_tensor([1, 1, 1, -2]).repeat_interleave(width)
+        gates = torch.baddbmm((bias*scale)[:, None], values, (weight_in*scale[:, None]).transpose(1, 2))
+        turned = (weight*scale[:, None]).transpose(1, 2)
+        state, memory = (values.new_zeros(len(weight), first + total, width) for _ in range(2))
+        bent = values.new_empty(len(weight), total, width)               # σ(-2 c)
+        before = state[:, :first], memory[:, :first]                     # zeros, and then the steps
+        bands = [gates, *gates.chunk(4, dim=2), state[:, first:], memory[:, first:], bent]
+        for gate, o, i, f, g, h, c, t in zip(*(band.split(sizes, dim=1) for band in bands)):
+            earlier = [some[:, :gate.shape[1]] for some in before]       # of those still running
+            gate.baddbmm_(earlier[0], turned).sigmoid_()
+            torch.addcmul(i, i, g, value=-2, out=c).addcmul_(f, earlier[1])
+            torch.mul(c, -2, out=t).sigmoid_()
+            torch.addcmul(o, o, t, value=-2, out=h)
             before = h, c
         ctx.sizes = sizes
-        ctx.save_for_backward(weight, gates, state, memory, bent)
-        return state
+        ctx.save_for_backward(values, weight_in, weight, gates, state, memory, bent)
+        return state[:, first:]
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     @torch.autograd.function.once_differentiable
     def backward(ctx, wanted):
-        "The chain rule, from the last step to the first."
-        weight, gates, state, memory, bent = ctx.saved_tensors
-        sizes, first, width = torch.tensor(ctx.sizes), ctx.sizes[0], weight.shape[2]
-        before = torch.arange(first, gates.shape[1]) - torch.repeat_interleave(sizes[:-1], sizes[1:])
-        earlier = [F.pad(some[:, before], (0, 0, first, 0)) for some in (state, memory)]
-        o, i, f, g = gates.chunk(4, dim=2)
-        rates = torch.cat([bent*o*(1 - o), g*i*(1 - i), earlier[1]*f*(1 - f), i*(1 - g*g)], dim=2)
-        slope, into = o*(1 - bent*bent), torch.empty_like(gates)
-        to_state, to_memory = (state.new_zeros(len(weight), first, width) for _ in range(2))
-        three = lambda some: some[..., width:].unflatten(2, (3, width))
-        bands = [wanted, slope, rates[..., :width], three(rates), into, into[..., :width], three(into), f]
+        "The chain rule, from the last step to the first; σ' = σ - σ²."
+        values, weight_in, weight, gates, state, memory, bent = ctx.saved_tensors
+        width, total, sizes = weight.shape[2], gates.shape[1], torch.tensor([ctx.sizes[0], *ctx.sizes])
+        before = torch.arange(total) + sizes[0] - torch.repeat_interleave(sizes[:-1], sizes[1:])
+        before = before.to(weight.device)
+        rates = torch.addcmul(gates, gates, gates, value=-1)
+        (o, i, f, g), (into_o, into_i, into_f, into_g) = gates.chunk(4, dim=2), rates.chunk(4, dim=2)
+        slope = torch.addcmul(bent, bent, bent, value=-1).mul_(o).mul_(4)        # of h by c
+        into_o.addcmul_(into_o, bent, value=-2)
+        into_i.addcmul_(into_i, g, value=-2)
+        into_f.mul_(memory.index_select(1, before))
+        into_g.mul_(i).mul_(4)
+        to_state, to_memory = wanted.clone(), wanted.new_zeros(len(weight), ctx.sizes[0], width)
+        bands = [to_state, slope, rates, into_o, into_i, into_f, into_g, f]
         steps = list(zip(*(band.split(ctx.sizes, dim=1) for band in bands)))
-        for want, slant, rate_o, rate, d_gate, d_o, d_rest, kept in reversed(steps):
-            d_state = to_state[:, :want.shape[1]].add_(want)
-            d_memory = to_memory[:, :want.shape[1]].addcmul_(d_state, slant)
-            torch.mul(rate_o, d_state, out=d_o)
-            torch.mul(rate, d_memory[:, :, None], out=d_rest)
+        for step in reversed(range(len(steps))):
+            d_state, slant, rate, d_o, *d_rest, kept = steps[step]
+            d_memory = to_memory[:, :rate.shape[1]].addcmul_(d_state, slant)
+            d_o.mul_(d_state)
+            for some in d_rest: some.mul_(d_memory)                      # one by one: quicker than spread
             d_memory.mul_(kept)
-            torch.bmm(d_gate, weight, out=d_state)
-        return into, into.transpose(1, 2) @ earlier[0], None
+            if step: steps[step - 1][0][:, :rate.shape[1]].baddbmm_(rate, weight)
+        turned = rates.transpose(1, 2)
+        return (rates @ weight_in if ctx.needs_input_grad[0] else None, turned @ values,
+                turned @ state.index_select(1, before), rates.sum(1), None)
 
+# %% ../../nbs/3_products/32_char_word_lstm.ipynb #c2a91d54
 def run_lstm(
     lstm:nn.LSTM,          # One or two directions, any number of layers, no dropout inside
     values:torch.Tensor,   # Elements, packed, `(total, d)`
@@ -179,18 +190,16 @@ def run_lstm(
         rank = packing.flip[packing.last]   # the place of its first element in the first step
         return states.data, last[:, rank].permute(1, 0, 2).flatten(1)
     lasts, ends = [], ("", "_reverse")[:1 + lstm.bidirectional]
+    def turn(end, some): return some.index_select(0, packing.flip) if end else some
     for layer in range(lstm.num_layers):
         def gather(name, layer=layer):                                   # PyTorch has i f g o; o comes first
             found = [getattr(lstm, f"{name}_l{layer}{end}") for end in ends]
             return torch.stack([weight.roll(lstm.hidden_size, 0) for weight in found])
-        bias = (gather("bias_ih") + gather("bias_hh")).flatten()
-        inputs = F.linear(values, gather("weight_ih").flatten(0, 1), bias)
-        inputs = list(inputs.chunk(len(ends), dim=1))
-        if len(ends) == 2: inputs[1] = inputs[1][packing.flip]
-        states = [*LSTMSteps.apply(torch.stack(inputs), gather("weight_hh"), packing.sizes)]
-        lasts += [state[packing.last] for state in states]
-        if len(ends) == 2: states[1] = states[1][packing.flip]
-        values = torch.cat(states, dim=1)
+        inputs = torch.stack([turn(end, values) for end in ends])
+        bias = gather("bias_ih") + gather("bias_hh")
+        states = LSTMLayer.apply(inputs, gather("weight_ih"), gather("weight_hh"), bias, packing.sizes)
+        lasts += [*states.index_select(1, packing.last)]
+        values = torch.cat([turn(end, some) for end, some in zip(ends, states)], dim=1)
     return values, torch.cat(lasts, dim=1)
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #ff19573b
@@ -363,7 +372,7 @@ class PublishedNetwork(nn.Module):
     def _branch(self, lstm, sequences, padded, length):
         if not padded:
             packing = pack_lengths(sequences.lengths)
-            return run_lstm(lstm, sequences.values[packing.take], packing)[1]
+            return run_lstm(lstm, sequences.values.index_select(0, packing.take), packing)[1]
         cells, _ = sequences.padded(length=max(length, int(sequences.lengths.max())))
         return self._branch(lstm, Ragged.from_list(cells), False, 0)      # the padding is read like the rest
 
@@ -426,7 +435,7 @@ class ShortcutNetwork(nn.Module):
         if self.config.char_hidden:
             letters = words.letters[which]
             packing = pack_lengths(letters.lengths)
-            chars = run_lstm(self.chars_lstm, self.letters(letters.values)[packing.take], packing)[1]
+            chars = run_lstm(self.chars_lstm, self.letters(letters.values[packing.take]), packing)[1]
             found = found + self.from_chars(chars)
         return found, chars
 
