@@ -8,7 +8,7 @@ __all__ = ['words', 'chars', 'plain_words', 'minilm_sha256', 'minilm_hub', 'enco
            'open_word_vectors', 'WordVectorEncoder', 'open_encoder']
 
 # %% ../nbs/1_foundations/13_encoders.ipynb #861f5690
-import gzip, hashlib, io, json, os, re, unicodedata, zipfile
+import gzip, hashlib, io, json, os, pickle, re, unicodedata, zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -231,7 +231,10 @@ def open_word_vectors(
     "Word vectors by name. Raises `InputError` naming the line that is not in GloVe's text form."
     from gensim.models import KeyedVectors
     if name == "glove-6b-50d": return _packaged_glove()
-    if Path(name).suffix == ".kv": return KeyedVectors.load(name, mmap="r")
+    if Path(name).suffix == ".kv":
+        try: return KeyedVectors.load(name, mmap="r")
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise InputError(f"{name} cannot be read as gensim's .kv: {error}") from error
     if Path(name).exists():
         _check_vectors(Path(name))
         return KeyedVectors.load_word2vec_format(name, no_header=True)
@@ -243,16 +246,19 @@ def open_word_vectors(
                          "works") from error
 
 def _check_vectors(path):
-    "Every line a word and as many numbers as the first line has; gensim passes over some that are not."
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        width = None
+    "Every line a word and as many finite numbers as the first has; gensim passes over some that are not."
+    number, width, most = 0, None, float(np.finfo(np.float32).max)
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            fields = line.split()
-            width = width or len(fields)
-            try: good = len(fields) == width > 1 and [float(f) for f in fields[1:3]]
-            except ValueError: good = False
+            try:
+                fields = line.decode("utf-8").rstrip().split(" ")   # as gensim does: no other white space
+                width = width or len(fields)
+                good = len(fields) == width > 1 and all(abs(float(some)) <= most for some in fields[1:])
+            except ValueError: good = False                                # UnicodeDecodeError is one too
             if not good:
-                raise InputError(f"{path}, line {number}: a word and {width - 1} numbers were wanted")
+                wanted = width - 1 if width and width > 1 else "its"
+                raise InputError(f"{path}, line {number}: a word and {wanted} numbers were wanted")
+    if not number: raise InputError(f"{path}: word vectors were wanted, the file is empty")
 
 def _packaged_glove():
     import pandas as pd
