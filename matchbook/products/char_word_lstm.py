@@ -209,7 +209,8 @@ def hash_places(
     count:int,         # Places of each term
 )->tuple[np.ndarray, np.ndarray]: # Places and signs, `(n, count)`
     "A few places with a sign for each term: the same on every machine."
-    keys = np.array([zlib.crc32(term.encode()) for term in terms], dtype=np.uint64)[:, None]
+    keys = [zlib.crc32(term.encode("utf-8", "surrogatepass")) for term in terms]     # half an emoji passes
+    keys = np.array(keys, dtype=np.uint64)[:, None]
     mixed = keys + np.arange(count, dtype=np.uint64)*np.uint64(0x9E3779B1) + np.uint64(1)
     mixed *= np.uint64(0x9E3779B97F4A7C15)                                # mixed as splitmix64 does
     mixed = (mixed ^ (mixed >> np.uint64(29)))*np.uint64(0xBF58476D1CE4E5B9)
@@ -597,6 +598,9 @@ class CharWordLSTM:
                       for name, some in (("words", rows), ("chars", letters))}), vectors
 
     def _cut(self, titles):
+        titles = list(titles)
+        for row, title in enumerate(titles):
+            if not isinstance(title, str): raise InputError(f"title {row} is {title!r}; a string was wanted")
         return [cut_title(title, self.config.cut, self.config.most_words) for title in titles]
 
     def fit(self,
@@ -604,6 +608,8 @@ class CharWordLSTM:
         valid:Listings,        # Which epoch and which threshold; its groups are not learnt from
     )->"CharWordLSTM":         # Itself
         "Learn words, weights and threshold."
+        if not (np.unique(valid.group, return_counts=True)[1] > 1).any():
+            raise InputError("no group of the validation part has two titles to choose an epoch by")
         c, titles = self.config, self._cut(train_part.title)
         rows = np.array([i for i, title in enumerate(titles) if title], dtype=np.int64)
         titles, groups = [titles[i] for i in rows], train_part.group[rows]
