@@ -1,5 +1,6 @@
 """The char + word LSTM against PyTorch's own LSTM, plain loops, strange titles and wrong input."""
 import json
+import tracemalloc
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import matchbook.products.char_word_lstm as module
 from matchbook.batches import Ragged
@@ -126,6 +128,19 @@ def test_packing_is_pytorchs_and_can_be_undone(lengths):
     assert torch.equal(packing.take[packing.last], ragged.offsets[1:] - 1)
 
 
+def test_states_of_a_whole_batch_are_pytorchs_at_the_published_sizes():
+    torch.manual_seed(0)
+    lengths = torch.from_numpy(np.random.default_rng(0).geometric(.06, size=256).clip(max=120))
+    lstm, packing = nn.LSTM(25, 25, 2, bidirectional=True), pack_lengths(lengths)
+    values = torch.randn(int(lengths.sum()), 25)
+    with torch.no_grad():
+        states, last = run_lstm(lstm, values, packing)
+        wanted, (end, _) = lstm(PackedSequence(values, torch.tensor(packing.sizes)))
+    torch.testing.assert_close(states, wanted.data, atol=1e-6, rtol=0)
+    rank = packing.flip[packing.last]
+    torch.testing.assert_close(last, end[:, rank].permute(1, 0, 2).flatten(1), atol=1e-6, rtol=0)
+
+
 def test_padding_is_read_as_pytorch_reads_it(parts, vectors):
     model = CharWordLSTM(published(vectors), seed=1).fit(*parts[:2])
     table, known = model._read(model._cut([title for title in strange if title.strip()]))
@@ -165,6 +180,20 @@ def test_escapes_are_decoded_and_case_is_folded(fitted):
 def test_unknown_words_differ_by_their_letters(fitted):
     one, other = fitted.embed(["zxqwv", "zxqwb"])
     assert abs(one - other).max() > 1e-4
+
+
+def test_titles_of_known_words_alone_or_of_unknown_ones_alone(fitted):
+    known = list(fitted.table.known)[:3]
+    assert all(word not in fitted.table.known for word in ("zxqwv", "blorft"))
+    titles = [" ".join(known), "zxqwv blorft", known[0], "zxqwv"]
+    found = fitted.embed(titles)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert abs(found[:, None] - found[None]).max(2)[~np.eye(4, dtype=bool)].min() > 1e-4
+
+
+def test_half_an_emoji_is_read(fitted):
+    one, other = fitted.embed(["red \ud83d", "red \ud83c"])
+    assert np.isfinite(one).all() and (fitted.config.network == "published" or abs(one - other).max() > 1e-4)
 
 
 def test_order_of_words_counts(fitted, parts):
@@ -218,15 +247,20 @@ def test_every_option_trains_and_has_an_effect(parts, vectors, more):
     assert abs(plain.embed(titles) - changed.embed(titles)).max() > 1e-4
 
 
-def test_groups_of_one_are_left_out_and_only_such_are_refused(parts, vectors):
+@pytest.mark.parametrize("make", [small, published])
+def test_groups_of_one_are_left_out_and_only_such_are_refused(parts, vectors, make):
     train, valid, _ = parts
     some = train[np.arange(80)]
     groups = np.where(np.arange(80) < 40, some.group, 10_000 + np.arange(80))
     lonely = Listings(some.id, some.title, some.hash, groups)
-    assert CharWordLSTM(small(vectors), seed=0).fit(lonely, valid).threshold_
+    assert CharWordLSTM(make(vectors), seed=0).fit(lonely, valid).threshold_
     none = Listings(some.id, some.title, some.hash, np.arange(80))
     with pytest.raises(InputError, match="no group of the training part"):
-        CharWordLSTM(small(vectors)).fit(none, valid)
+        CharWordLSTM(make(vectors)).fit(none, valid)
+    for rows in (np.arange(len(valid)), np.arange(0)):
+        apart = Listings(valid.id[rows], valid.title[rows], valid.hash[rows], rows)
+        with pytest.raises(InputError, match="no group of the validation part"):
+            CharWordLSTM(make(vectors)).fit(train, apart)
 
 
 def test_empty_titles_in_training_do_no_harm(parts, vectors):
@@ -256,6 +290,41 @@ def test_word_vectors_are_shared_and_not_saved(fitted, vectors, tmp_path):
     assert counted["total"] - counted["trained"] == fitted.table.vectors.size
 
 
+@pytest.mark.parametrize("make", [small, published])
+def test_a_table_of_the_full_size_is_never_copied(parts, tmp_path, monkeypatch, make):
+    "1.2 million rows, as in GloVe-Twitter: neither fit nor embed nor load takes memory of their order."
+    train, valid = parts[0][np.arange(60)], parts[1][np.arange(60)]
+    rows, words = 1_200_000, sorted({word for title in train.title for word in cut_title(title)})
+    large = np.memmap(tmp_path/"large", np.float32, "w+", shape=(rows, 25))
+    known = dict(zip(words[::2], np.random.default_rng(0).choice(rows, len(words), replace=False).tolist()))
+    large[list(known.values())] = np.random.default_rng(1).normal(size=(len(known), 25))
+    table = module.WordTable("large", known, large)
+    monkeypatch.setattr(module, "open_table", lambda name: table)
+    monkeypatch.setattr(module.WordTable, "sha256", "of the large table")
+    models = [CharWordLSTM(make("large"), seed=0).fit(train, valid)]       # what is imported late is here now
+    with Largest() as seen:
+        tracemalloc.start()
+        models.append(CharWordLSTM(make("large"), seed=1).fit(train, valid))
+        models.append(CharWordLSTM.load(models[1].save(tmp_path/"model")))
+        found = [model.embed(strange) for model in models]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert all(model.table is table for model in models) and (found[1] == found[2]).all()
+    assert peak < large.nbytes/10 and seen.bytes < large.nbytes/10
+    assert sum(path.stat().st_size for path in (tmp_path/"model").iterdir()) < large.nbytes/10
+
+
+class Largest(TorchDispatchMode):
+    "The largest tensor that PyTorch makes meanwhile; NumPy's are seen by tracemalloc."
+    bytes = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        made = call(*args, **(kwargs or {}))
+        for some in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(some, torch.Tensor): self.bytes = max(self.bytes, some.untyped_storage().nbytes())
+        return made
+
+
 def test_other_vectors_are_refused_and_moved_ones_are_found(fitted, vectors, tmp_path):
     from pathlib import Path
     fitted.save(tmp_path/"model")
@@ -279,16 +348,44 @@ def test_settings_go_through_json(vectors):
 
 # --- word vectors from files ----------------------------------------------------------------------
 
-def test_a_vocabulary_of_one_word_is_enough(parts, tmp_path):
+@pytest.mark.parametrize("make", [small, published])
+def test_a_vocabulary_of_one_word_is_enough(parts, tmp_path, make):
     (tmp_path/"one.txt").write_text("red 0.5 1.5\n")
-    model = CharWordLSTM(small(str(tmp_path/"one.txt")), seed=0).fit(*parts[:2])
+    model = CharWordLSTM(make(str(tmp_path/"one.txt")), seed=0).fit(*parts[:2])
     assert np.isfinite(model.embed(strange)).all()
 
 
-@pytest.mark.parametrize("text", ["red 1 2\nblue 1\n", "red 1 2\nblue one 2\n", "red\n"])
-def test_a_wrong_line_is_named(tmp_path, text):
-    (tmp_path/"bad.txt").write_text(text)
-    with pytest.raises(InputError, match="line [12]"): open_table(str(tmp_path/"bad.txt"))
+@pytest.mark.parametrize("text, line", [
+    ("red 1 2\nblue 1\n", 2), ("red 1 2\nblue one 2\n", 2), ("red\n", 1), ("\nred 1 2\n", 1),
+    ("red 1 2 3 4\nblue 1 2 3 x\n", 2), ("red 1 2\nblue 1 nan\n", 2), ("red 1 2\nblue -inf 1\n", 2),
+    ("red 1 2\nblue 1 1e60\n", 2), ("red 1 2\n\nblue 1 2\n", 2), ("red\t1\t2\n", 1),
+    ("red 1 2\ncaf\xe9 1 2\n", 2)])
+def test_a_wrong_line_is_named(tmp_path, text, line):
+    (tmp_path/"bad.txt").write_bytes(text.encode("latin1"))
+    with pytest.raises(InputError, match=f"bad.txt, line {line}: a word and"):
+        open_table(str(tmp_path/"bad.txt"))
+
+
+def test_what_holds_no_vectors_is_refused_in_one_line(tmp_path):
+    (tmp_path/"empty.txt").write_text("")
+    (tmp_path/"bad.kv").write_bytes(b"hello")
+    for name, said in (("empty.txt", "is empty"), ("bad.kv", "cannot be"), ("none.kv", "cannot be")):
+        with pytest.raises(InputError, match=said) as caught: open_table(str(tmp_path/name))
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_words_may_hold_white_space_that_is_no_space(tmp_path):
+    (tmp_path/"v.txt").write_bytes("a\u00a0b 1 2\n\x85 3 4\n".encode())
+    assert list(open_table(str(tmp_path/"v.txt")).known) == ["a\u00a0b", "\x85"]
+
+
+def test_gensims_own_format_is_read_from_the_file(tmp_path):
+    from gensim.models import KeyedVectors
+    vectors = KeyedVectors(2)
+    vectors.add_vectors(["red", "blue"], np.float32([[1, 2], [3, 4]]))
+    vectors.save(str(tmp_path/"v.kv"))
+    table = open_table(str(tmp_path/"v.kv"))
+    assert table.look_up(["blue", "green"]).tolist() == [[3, 4], [0, 0]]
 
 
 def test_a_folder_in_the_data_is_a_name(tmp_path, monkeypatch):
@@ -399,6 +496,8 @@ def test_asked_too_early_or_wrongly(fitted, vectors):
     for call in (lambda m: m.embed(["red"]), lambda m: m.save("x"), lambda m: m.parameters):
         with pytest.raises(InputError, match="call fit first"): call(CharWordLSTM(small(vectors)))
     with pytest.raises(InputError, match="not one string"): fitted.embed("red shoe")
+    for wrong in (None, float("nan"), b"red"):
+        with pytest.raises(InputError, match=f"title 1 is {wrong!r}"): fitted.embed(["red", wrong])
     if fitted.config.network == "shortcut":
         with pytest.raises(InputError, match="published"): fitted.embed(["red"], padded=True)
     with pytest.raises(ValueError, match="none of them empty"): pack_lengths(torch.tensor([2, 0]))
