@@ -179,7 +179,7 @@ def draw_epoch(
     at = start % len(no) if count else 0
     return np.concatenate([yes, *([np.concatenate(row)[at:at + count]] if count else [])])
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #a624718b
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #159a1dde
 class EpochOfPairs:
     "The batches of one epoch, each put together when it is asked for."
 
@@ -203,7 +203,7 @@ class EpochOfPairs:
 
 class CrossEncoder(PairMatcher):
     "A transformer over both texts of a pair."
-    kind, calibrate = "cross-encoder", "platt"
+    kind, calibrate, slow = "cross-encoder", "platt", True
     best = CrossEncoderConfig()
     lora = replace(best, lora=16, training=replace(best.training, learning_rate=1e-3), head_rate=1.)
     quick = replace(best, side=16, negatives=1., training=replace(best.training, epochs=1))

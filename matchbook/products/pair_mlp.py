@@ -311,18 +311,19 @@ class SymmetricNetwork(nn.Module):
         scaled = ((features - self.mean)/self.spread).clamp(-5, 5).masked_fill(missing, 0)
         return self.scorer(self.layers(torch.cat([*parts, scaled, missing.float()], dim=1)))[:, 0]
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #eda5aa8e
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #4a1c7691
 class PairMatcher:
     "What all matchers of pairs have in common."
     kind:str = ""              # Said in saved models
     calibrate:str = "temperature"
+    slow:bool = False          # Whether scoring takes so long that studies leave out what they can
 
     def __init__(self,
         config = None,         # Settings; `best` when left out
         seed:int = 0,          # Of weights, batches and dropout
     ):
         self.config, self.seed = self.best if config is None else config, seed
-        self.threshold_ = self.calibration_ = self.history_ = None
+        self.threshold_ = self.calibration_ = self.history_ = self.valid_score_ = None
 
     def fit(self,
         train:Pairs,           # Learnt from
@@ -334,8 +335,10 @@ class PairMatcher:
             if not 0 < part.label.mean() < 1:
                 raise InputError(f"the {name} part has pairs of one class only; both were wanted")
         self._learn(train, valid)
-        self.calibration_ = fit_calibration(self.logits(valid), valid.label, self.calibrate)
-        self.threshold_ = choose_threshold(self.score(valid), valid.label)
+        logits = self.logits(valid)
+        self.calibration_ = fit_calibration(logits, valid.label, self.calibrate)
+        self.valid_score_ = self.calibration_(logits)
+        self.threshold_ = choose_threshold(self.valid_score_, valid.label)
         return self
 
     def score(self,
@@ -598,14 +601,15 @@ class SymmetricPairMLP(PairMLP):
     best = PairMLPConfig()
     quick = replace(best, hidden=64, reduced=16, training=replace(best.training, epochs=8))
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #cbb55431
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #0e627d78
 def count_flips(
-    model:PairMatcher,   # Fitted
-    pairs:Pairs,         # Some of which it calls matches
-)->float:                # From 0 to 1; NaN where it calls none a match
+    model:PairMatcher,            # Fitted
+    pairs:Pairs,                  # Some of which it calls matches
+    score:np.ndarray|None=None,   # `(p,)` what it says of them, where that is known already
+)->float:                         # From 0 to 1; NaN where it calls none a match
     "The share of predicted matches that are none once left and right have changed places."
-    said, turned = (model.score(some) >= model.threshold_ for some in (pairs, pairs.swapped()))
-    return float((said & ~turned).sum()/said.sum()) if said.any() else float("nan")
+    said = pairs[(model.score(pairs) if score is None else score) >= model.threshold_]
+    return float((model.score(said.swapped()) < model.threshold_).mean()) if len(said) else float("nan")
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #abb2bbea
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['known_names', 'study', 'measure_pairs', 'pair_intervals', 'worst_pairs', 'open_matcher', 'run_pairs', 'SlowPairs',
            'run_pair_speed']
 
-# %% ../../nbs/3_products/37_pairs.ipynb #2b8dae88
+# %% ../../nbs/3_products/37_pairs.ipynb #e4d79d49
 import time
 from dataclasses import asdict, replace
 
@@ -15,7 +15,8 @@ import torch
 
 from ..batches import Table, derive_seed
 from ..datasets import InputError
-from ..measures import binary_measures, bootstrap_measure, fit_calibration, reliability
+from ..measures import (Calibration, binary_measures, bootstrap_measure, calibration_error,
+                                reliability)
 from .listings import PairParts, Pairs, count_known, read_pair_parts
 from .pair_mlp import (BoostedTrees, CosineConfig, CosineMatcher, ItemPairMLP, PairMLP,
                                          PairMatcher, PairwiseBinaryClassifier, SymmetricPairMLP, batch_pairs,
@@ -23,22 +24,23 @@ from .pair_mlp import (BoostedTrees, CosineConfig, CosineMatcher, ItemPairMLP, P
 from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
 from ..splits import find_clusters
 
-# %% ../../nbs/3_products/37_pairs.ipynb #4b58b0d7
+# %% ../../nbs/3_products/37_pairs.ipynb #4a1e3673
 known_names = ("unseen", "half_seen", "seen")   # By how many of the two items training knows
 
 def measure_pairs(
     model:PairMatcher,   # Fitted
     parts:PairParts,     # The dataset
+    score:np.ndarray,    # `(p,)` what the model says of the test pairs
 )->dict[str, float]:     # Measure → figure
     "All figures of a row, on the test part."
-    test, score = parts.test, model.score(parts.test)
+    test = parts.test
     found = binary_measures(score, test.label, model.threshold_)
     found["f1_at_half"] = binary_measures(score, test.label, .5)["f1"]
-    train = binary_measures(model.score(parts.train), parts.train.label, model.threshold_)
-    found |= {f"{name}_train": train[name] for name in ("f1", "pr_auc", "accuracy")}
-    raw = fit_calibration(model.logits(parts.valid), parts.valid.label, "none")(model.logits(test))
-    found["ece_raw"] = binary_measures(raw, test.label, .5)["ece"]
-    found["flips"] = count_flips(model, test)
+    if not model.slow:
+        train = binary_measures(model.score(parts.train), parts.train.label, model.threshold_)
+        found |= {f"{name}_train": train[name] for name in ("f1", "pr_auc", "accuracy")}
+        found["ece_raw"] = calibration_error(Calibration()(model.logits(test)), test.label)
+    found["flips"] = count_flips(model, test, score)
     known = count_known(parts)
     for number, name in enumerate(known_names):
         rows = known == number
@@ -79,7 +81,7 @@ def worst_pairs(
             rows.append(sides | {"said": said, "score": round(float(score[row]), 3)})
     return rows
 
-# %% ../../nbs/3_products/37_pairs.ipynb #2238677e
+# %% ../../nbs/3_products/37_pairs.ipynb #ad8a7f4b
 _cosines = {"tfidf-words": "words", "tfidf-chars": "chars", "cosine": "text", "image-cosine": "image"}
 _rows = dict.fromkeys(_cosines, CosineMatcher) | {
     "pair-mlp": PairMLP, "item-pair-mlp": ItemPairMLP, "symmetric-pair-mlp": SymmetricPairMLP,
@@ -130,10 +132,10 @@ def run_pairs(
     middle = time.perf_counter()
     score = matcher.score(parts.test)
     end = time.perf_counter()
-    valid = binary_measures(matcher.score(parts.valid), parts.valid.label, matcher.threshold_)
+    valid = binary_measures(matcher.valid_score_, parts.valid.label, matcher.threshold_)
     quoted = not settings and preset == "best" and seed == 0   # a few texts, only where the book shows them
     return Outcome(
-        metrics={"valid": valid, "test": measure_pairs(matcher, parts)},
+        metrics={"valid": valid, "test": measure_pairs(matcher, parts, score)},
         intervals={"test": pair_intervals(score, parts.test, matcher.threshold_)},
         threshold=matcher.threshold_, sha256=digest,
         config=asdict(matcher.config) | {"calibration": matcher.calibrate, "split": parts.split},
