@@ -113,7 +113,7 @@ class PairReader:
             batch[name], batch["mask"] = Ragged.from_list(some, dtype=torch.long).padded(fill)
         return batch
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #445b8e57
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #2644c664
 class CrossEncoderNetwork(nn.Module):
     "An encoder over both texts, and one number."
 
@@ -142,7 +142,7 @@ class CrossEncoderNetwork(nn.Module):
         if self.config.marks: read = read + self.marks(batch["marks"])
         sides = {"token_type_ids": batch["sides"]} if self.two_sides else {}
         seen = self.encoder(inputs_embeds=read, attention_mask=batch["mask"].long(), **sides)
-        states = seen.last_hidden_state
+        states = seen.last_hidden_state.float()
         if self.config.pool == "cls": return states[:, 0]
         mask = batch["mask"][:, :, None].to(states.dtype)
         return (states*mask).sum(1)/mask.sum(1)
@@ -151,7 +151,8 @@ class CrossEncoderNetwork(nn.Module):
         batch:dict,       # From `PairReader`
     )->torch.Tensor:      # `(b,)` logits
         "How likely each pair is one product."
-        return self.head(self.read(batch))[:, 0].float()
+        read = self.read(batch)
+        with torch.autocast(read.device.type, enabled=False): return self.head(read)[:, 0]
 
 def add_lora(
     encoder:nn.Module,   # A Hugging Face encoder
