@@ -188,7 +188,7 @@ def stack_vectors(
     length = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix/np.where(length > 1e-3, length, 1)
 
-# %% ../../nbs/3_products/30_listings.ipynb #9b93d6d6
+# %% ../../nbs/3_products/30_listings.ipynb #ffed533a
 logger = logging.getLogger("matchbook")
 contradictory = ("drop", "keep", "refuse")  # What may be said of pairs with two labels
 
@@ -219,7 +219,8 @@ def join_pairs(
     label:Iterable,                  # `(p,)` 0 or 1
     where:str|Path = "pairs",        # Named in messages
     contradictions:str = "drop",     # `drop`, `keep` or `refuse` pairs that have both labels
-)->tuple[Pairs, dict[str, int]]:     # The pairs; how many went, by reason
+    one_item:str = "drop",           # `drop` or `keep` pairs of an item with itself
+)->tuple[Pairs, dict[str, int]]:     # The pairs; how many were odd, by reason
     "Pairs by the ids of their items. Raises `InputError` when nothing is left."
     if contradictions not in contradictory:
         raise suggest(contradictions, contradictory, "handling of contradictions")
@@ -235,23 +236,24 @@ def join_pairs(
         rows = np.flatnonzero(key == key[twice][0])[:2] + 1
         raise InputError(f"{where}, rows {rows[0]} and {rows[1]}: the same pair with two labels; "
                          "contradictions=drop leaves such pairs out")
-    kept = joined & ~themselves
+    kept = joined.copy()
+    if one_item == "drop": kept &= ~themselves
     if contradictions == "drop": kept &= ~twice
     lost = {"unjoined": int((~joined).sum()), "of one item": int(themselves.sum()),
             "with two labels": int(twice.sum())}
-    told = ", ".join(f"{n} {why}" for why, n in lost.items() if n)
+    told = ", ".join(f"{n} {why}" for why, n in lost.items() if n)   # those that stay are told too
     if not kept.any(): raise InputError(f"{where}: no pair is left of {len(label)} ({told or 'no rows'})")
     if told: logger.warning("%s: of %d pairs %s", where, len(label), told)
     return Pairs(items, sides[0][kept], sides[1][kept], label[kept]), lost
 
-# %% ../../nbs/3_products/30_listings.ipynb #af474f39
+# %% ../../nbs/3_products/30_listings.ipynb #70c71e1d
 @dataclass(frozen=True)
 class PairParts:
     "A dataset of pairs: three parts that point into one table."
     train:Pairs             # Learnt from
     valid:Pairs             # Chosen on
     test:Pairs              # Reported
-    lost:dict[str, int]     # Pairs left out, by reason
+    lost:dict[str, int]     # How many pairs are odd, by reason; most of them are left out
     two_tables:bool = False # Whether left and right come from two tables, each free of duplicates
     split:str = "published" # Whose cut it is
 
@@ -276,7 +278,7 @@ class PairParts:
                 **{f"{name}_rows": len(part) for name, part in parts.items()},
                 **{f"{name}_positive": int(part.label.sum()) for name, part in parts.items()}}
 
-# %% ../../nbs/3_products/30_listings.ipynb #eb5b10a2
+# %% ../../nbs/3_products/30_listings.ipynb #39ba56a4
 telling = {"fodors-zagats": ("class",)}   # Fields that give the answer away; left out unless asked for
 
 def drop_fields(
@@ -317,7 +319,8 @@ def read_text_pairs(
     for part, table in tables.items():
         said = "keep" if part == "test" and contradictions == "drop" else contradictions
         sides = ([number[one] for one in table[side]] for side in ("left", "right"))
-        parts[part], gone = join_pairs(items, *sides, table["label"], f"{where}, {names[part]}", said)
+        name = f"{where}, {names[part]}"
+        parts[part], gone = join_pairs(items, *sides, table["label"], name, said, "keep" if pool else "drop")
         lost = {why: lost.get(why, 0) + n for why, n in gone.items()}
     return PairParts(**parts, lost=lost, two_tables=not pool)
 
