@@ -662,6 +662,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'matchbook/products/pairs.py'),
                                           'matchbook.products.pairs.choose_mix': ( '3_products/pairs.html#choose_mix',
                                                                                    'matchbook/products/pairs.py'),
+                                          'matchbook.products.pairs.judge_fields': ( '3_products/pairs.html#judge_fields',
+                                                                                     'matchbook/products/pairs.py'),
                                           'matchbook.products.pairs.measure_pairs': ( '3_products/pairs.html#measure_pairs',
                                                                                       'matchbook/products/pairs.py'),
                                           'matchbook.products.pairs.mix_scores': ( '3_products/pairs.html#mix_scores',
