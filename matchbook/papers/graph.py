@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns', 'openalex', 'work_fields', 'link_nodes',
            'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'keep_top', 'PathCuts',
-           'split_path', 'halve_path', 'CompletePath', 'count_path', 'choose_positives', 'describe_pairs', 'HecoForm',
-           'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity', 'read_array', 'read_artifacts',
-           'name_author', 'collect_names', 'build_papers', 'cite_inside', 'read_papers', 'ask_server', 'fetch_works',
-           'check_page', 'read_page', 'read_abstract', 'read_work', 'read_openalex', 'to_pyg']
+           'split_path', 'halve_path', 'CompletePath', 'count_path', 'weigh_others', 'choose_positives',
+           'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity',
+           'read_array', 'read_artifacts', 'name_author', 'collect_names', 'build_papers', 'cite_inside', 'read_papers',
+           'ask_server', 'fetch_works', 'check_page', 'read_page', 'read_abstract', 'read_work', 'read_openalex',
+           'to_pyg']
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #15f1e573
 import hashlib, json, os, time, warnings, zipfile
@@ -266,25 +267,31 @@ def count_path(
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #cb3a4f1d
 rules = ("instances", "kinds", "shares")
 
+def weigh_others(
+    paths:Iterable[sparse.csr_matrix],  # `(n, n)` counts of each kind of path
+    rule:str = "instances",             # One of `rules`
+)->sparse.csr_matrix:                   # `(n, n)` float32, nothing for oneself
+    "How strongly the paths join each node with others."
+    if rule not in rules: raise suggest(rule, rules, "rule")
+    total = 0
+    for path in paths:
+        path = sparse.csr_matrix(path, dtype=np.float32, copy=True)
+        if rule != "instances": path.data[:] = 1
+        if rule == "shares": path.data /= np.repeat(np.diff(path.indptr), np.diff(path.indptr))
+        total = total + path
+    if not sparse.issparse(total): raise InputError("no path to choose positives by")
+    cells = total.tocoo()
+    others = (cells.row != cells.col) & (cells.data > 0)
+    return sparse.csr_matrix((cells.data[others], (cells.row[others], cells.col[others])), shape=total.shape)
+
 def choose_positives(
     paths:Iterable[sparse.csr_matrix],  # `(n, n)` counts of each kind of path
     pos_num:int,                        # How many each has, itself included, at most
     rule:str = "instances",             # One of `rules`
 )->sparse.csr_matrix:                   # `(n, n)` float32: 1 where column is a positive of row
     "For each node itself, and those that most paths join it with."
-    if rule not in rules: raise suggest(rule, rules, "rule")
     if pos_num < 1: raise InputError(f"pos_num = {pos_num}; at least 1, itself, was wanted")
-    total = 0
-    for path in paths:
-        path = sparse.csr_matrix(path, dtype=np.float32)
-        if rule != "instances": path.data = np.ones_like(path.data)
-        if rule == "shares": path.data /= np.repeat(np.diff(path.indptr), np.diff(path.indptr))
-        total = total + path
-    if not sparse.issparse(total): raise InputError("no path to choose positives by")
-    cells = total.tocoo()
-    others = cells.row != cells.col
-    total = sparse.csr_matrix((cells.data[others], (cells.row[others], cells.col[others])), shape=total.shape)
-    chosen = keep_top(total, pos_num - 1)
+    chosen = keep_top(weigh_others(paths, rule), pos_num - 1)
     chosen.data[:] = 1
     return (chosen + sparse.eye(chosen.shape[0], dtype=np.float32, format="csr")).tocsr()
 
