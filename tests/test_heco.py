@@ -643,7 +643,7 @@ def test_training_config_reaches_the_optimizer(graph):
 def test_the_loss_of_an_epoch_is_the_mean_over_its_targets(graph):
     config = dataclasses.replace(short, mask=0., batch=100)
     model = HeCo(config)
-    reader, loss = model._open(graph), ViewLoss(config)
+    reader, loss = model.prepare(graph), ViewLoss(config)
     network = HeCoNetwork(config, reader.shapes, 2).eval()
     batches = ViewBatches(reader, 100, 0, 0)
     losses = [(float(loss(network, views)[0].detach()), len(views)) for views in batches]

@@ -715,7 +715,9 @@ class HeCo:
         self.network_ = self.history_ = self.shapes_ = self.paths_ = None
         self.threshold_ = None          # it places; it says yes or no to nothing
 
-    def _open(self, graph):
+    def prepare(self,
+        graph:Graph,
+    ):                 # A `Reader`, or a `MeansReader`
         "The graph, made ready; the last one is remembered."
         if self._read is None or self._read.graph is not graph:
             kind = MeansReader if self.config.network == "published" else Reader
@@ -731,7 +733,7 @@ class HeCo:
         graph:Graph,   # Its labels and splits are not looked at
     )->"HeCo":         # Itself
         "Learn where both views agree."
-        c, reader = self.config, self._open(graph)
+        c, reader = self.config, self.prepare(graph)
         self.shapes_, self.paths_ = reader.shapes, list(reader.counts)
         self.parts_ = reader.parts.shape[1] if c.rebuild else 0
         with torch.random.fork_rng():
@@ -751,7 +753,7 @@ class HeCo:
     def _place(self, graph):
         "Both views of all targets, and how much their parts weigh."
         if self.network_ is None: raise InputError("HeCo is not trained yet; call fit first")
-        reader = self._open(graph)
+        reader = self.prepare(graph)
         counts = list(reader.counts)
         if counts != self.paths_ or list(reader.shapes) != list(self.shapes_):
             raise InputError(f"fitted was on {', '.join(self.paths_)}; this graph has {', '.join(counts)}")
@@ -991,7 +993,7 @@ def run_papers(
         for name, values in (("valid", read.valid), ("test", read.test)):
             metrics[name] |= {f"{measure}_{size}": value for measure, value in values.items()}
         intervals |= {f"{measure}_{size}": value for measure, value in read.intervals.items()}
-    positives = fitted._open(graph).positives if fitted else None
+    positives = fitted.prepare(graph).positives if fitted else None
     details = {"hits": hits} if fitted is None else {
         "hits": hits, "history": fitted.history_.to_dict(), "weights": fitted.weigh(graph),
         "positives": describe_pairs(positives, graph.labels), "space": describe_vectors(vectors, positives)}
