@@ -269,6 +269,20 @@ def test_a_batch_reads_as_the_whole_does(graph):
     assert (batch.nodes["author"][batch.near[0][1]][0] < graph.sizes["author"]).all()
 
 
+def test_the_schema_of_a_batch_is_that_of_the_whole():
+    "Where each paper has one author and one term, whatever is drawn is the same."
+    n, rng = 9, np.random.default_rng(0)
+    edges = {("paper", end): np.stack([np.arange(n), rng.integers(4, size=n)], 1)
+             for end in ("author", "term")}
+    graph = make_graph("paper", {"paper": n, "author": 4, "term": 4}, edges,
+                       features={"paper": rng.random((n, 6))})
+    reader, rows = Reader(graph, HeCoConfig(width=4)), np.array([2, 5, 8])
+    network = HeCoNetwork(reader.config, reader.shapes, 2).eval()
+    read = lambda views: network.read_schema(views, network.transform(views, "paper"))[0]
+    batch, whole = read(reader.read(rows, 1)), read(reader.read(None, 0))
+    torch.testing.assert_close(batch, whole[:, rows], atol=1e-5, rtol=1e-4)
+
+
 def test_learnt_vectors_are_one_hot_features():
     graph = small_graph(3)
     plain = dataclasses.replace(graph, features={})

@@ -28,7 +28,7 @@ from ..datasets import InputError, suggest, write_whole
 from ..measures import class_measures
 from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, read_heco,
                                     weigh_others)
-from ..runs import Outcome, Study
+from ..runs import Outcome, Study, replace_setting
 from ..training import History, TrainingConfig, copy_tensors, train
 
 # %% ../../nbs/4_papers/41_heco.ipynb #2af0f849
@@ -942,7 +942,6 @@ def open_settings(
     settings:dict,   # Fields to replace; those of the training by `training.field`
 )->HeCoConfig:
     "The settings of a row. Raises `InputError` for a field that does not exist."
-    from matchbook.products.match_sets import replace_setting
     if model != "heco" and preset in ("paper", "as_published"):
         raise InputError(f"{model!r} is not trained, so the preset {preset!r} would change nothing")
     config = getattr(HeCo, preset)
