@@ -570,8 +570,9 @@ def test_probes_trained_at_once_are_those_trained_alone():
         torch.testing.assert_close(together[0][r], linear.weight.detach().T, atol=1e-3, rtol=1e-3)
 
 
-def test_the_step_is_the_best_on_valid_and_test_is_scored_with_it():
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("seed", range(6))
+def test_the_step_is_the_best_on_valid_and_test_is_scored_with_it(seed):
+    rng = np.random.default_rng(seed)
     vectors, labels = rng.normal(size=(90, 6)).astype(np.float32), rng.integers(3, size=90)
     parts, macros, tests = split_three(rng, 90), [], []
     start = torch.from_numpy(vectors[parts[0]]), torch.from_numpy(labels[parts[0]]), 3, .05, 25, 1, 0
