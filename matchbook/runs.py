@@ -51,7 +51,8 @@ class Study:
 
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
-          "benchmarks": "matchbook.products.match_sets:benchmarks"}
+          "benchmarks": "matchbook.products.match_sets:benchmarks",
+          "papers": "matchbook.papers.heco:study"}
 
 def open_study(
     name:str,  # One of `places`
