@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #da5990c2
+# %% ../nbs/1_foundations/10_datasets.ipynb #71ca01d4
 class InputError(ValueError):
     "Input that a person can put right: what came, what was wanted, and where."
 
@@ -28,7 +28,7 @@ def suggest(
 )->InputError:            # The error to raise: it names the nearest known word
     "An error for a name that does not exist, with the nearest one that does."
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return InputError(f"no {what} named {word!r}; {hint}")
 
@@ -141,12 +141,14 @@ def read_jsonl(
     if not rows: raise InputError(f"{path} is empty; one JSON object a line was wanted")
     return pd.DataFrame(rows)
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #2facd2ea
+# %% ../nbs/1_foundations/10_datasets.ipynb #765812b2
+_fields = re.compile(r"\s*COL .* VAL(\s|$)", re.DOTALL)
+
 def parse_entity(
     text:str,        # `COL name VAL sony w120 COL price VAL 99`
 )->dict[str, str]:   # Field → value, in the order of the text; a text without `COL` is one field, `text`
     "The fields of one side of a pair in Ditto's form."
-    if "COL " not in text: return {"text": text.strip()}
+    if not _fields.match(text): return {"text": text.strip()}   # `PROTOCOL 5` and `COL` alone are words
     return {name.strip(): value.strip() for name, _, value in
             (part.partition(" VAL") for part in re.split(r"(?:^|\s)COL ", text)[1:])}
 

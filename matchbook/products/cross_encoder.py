@@ -62,7 +62,7 @@ def mark_words(
     return [0 if not word else 1 + 2*any(letter.isdigit() for letter in word) + (word in other)
             for word in words]
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #4f6d7070
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #94f9712c
 logger = logging.getLogger("matchbook")
 
 class PairReader:
@@ -74,7 +74,9 @@ class PairReader:
         side:int,        # Word pieces of each, at most
     ):
         words = [text.split() or [""] for text in texts]
-        cut = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+        lead = " "*(getattr(tokenizer, "add_prefix_space", None) is False)   # RoBERTa tells words by it
+        cut = tokenizer([[lead + word for word in some] for some in words], is_split_into_words=True,
+                        add_special_tokens=False)
         spelt = {word: spell_word(word) for some in words for word in some}
         self.pieces, self.spelt = [], []            # of each item: numbers of pieces; the word of each piece
         for row, some in enumerate(words):
@@ -113,7 +115,7 @@ class PairReader:
             batch[name], batch["mask"] = Ragged.from_list(some, dtype=torch.long).padded(fill)
         return batch
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #2644c664
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #a0cf48c9
 class CrossEncoderNetwork(nn.Module):
     "An encoder over both texts, and one number."
 
@@ -125,6 +127,8 @@ class CrossEncoderNetwork(nn.Module):
         width, self.config = encoder.config.hidden_size, config
         self.two_sides = getattr(encoder.config, "type_vocab_size", 0) > 1
         longest = getattr(encoder.config, "max_position_embeddings", math.inf)
+        places = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+        if getattr(places, "padding_idx", None) is not None: longest -= places.padding_idx + 1  # RoBERTa
         if 2*config.side + 3 > longest:
             raise InputError(f"side = {config.side}: two sides and three signs are {2*config.side + 3} "
                              f"pieces; {config.base} reads {longest}")

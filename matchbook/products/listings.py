@@ -164,13 +164,17 @@ class Pairs:
         "The same pairs with the sides changed."
         return replace(self, left=self.right, right=self.left)
 
-# %% ../../nbs/3_products/30_listings.ipynb #e3485889
+# %% ../../nbs/3_products/30_listings.ipynb #071cfd5f
+def _as_array(one):
+    try: return np.asarray(one)
+    except ValueError: return np.asarray([one], dtype=object)   # lists of several lengths: refused below
+
 def stack_vectors(
     vectors:Iterable,             # One array of numbers a row; None where there is none
     where:str|Path = "vectors",   # Named in messages
 )->np.ndarray:                    # `(n, d)` float32, unit rows; zeros where there is none
     "Vectors of a column as one matrix. Raises `InputError` naming the row of one that does not fit."
-    vectors = [None if one is None else np.asarray(one) for one in vectors]
+    vectors = [None if one is None else _as_array(one) for one in vectors]
     there = [row for row, one in enumerate(vectors) if one is not None]
     width = len(vectors[there[0]]) if there and vectors[there[0]].ndim == 1 else 0
     matrix = np.zeros((len(vectors), width), dtype=np.float32)
@@ -181,14 +185,14 @@ def stack_vectors(
                              "a row of numbers was wanted")
         if len(one) != width:
             raise InputError(f"{where}, row {row + 1}: a vector of {len(one)} numbers; the first has {width}")
-        matrix[row] = one
-    bad = np.flatnonzero(~np.isfinite(matrix).all(1))
+        with np.errstate(over="ignore"): matrix[row] = one
+    with np.errstate(over="ignore"): length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(length))                 # of a huge one the length is not finite either
     if len(bad):
         raise InputError(f"{where}, row {bad[0] + 1}: a number that is not finite ({len(bad)} such rows)")
-    length = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix/np.where(length > 1e-3, length, 1)
 
-# %% ../../nbs/3_products/30_listings.ipynb #ffed533a
+# %% ../../nbs/3_products/30_listings.ipynb #aedc1a17
 logger = logging.getLogger("matchbook")
 contradictory = ("drop", "keep", "refuse")  # What may be said of pairs with two labels
 
@@ -229,15 +233,15 @@ def join_pairs(
     joined = (sides >= 0).all(0)
     themselves = joined & (sides[0] == sides[1])
     key = pair_keys(*sides)
-    both = pd.Series(label[joined]).groupby(key[joined]).transform("nunique").to_numpy() > 1
-    twice = np.zeros(len(label), dtype=bool)
-    twice[np.flatnonzero(joined)[both]] = True
-    if twice.any() and contradictions == "refuse":
-        rows = np.flatnonzero(key == key[twice][0])[:2] + 1
-        raise InputError(f"{where}, rows {rows[0]} and {rows[1]}: the same pair with two labels; "
-                         "contradictions=drop leaves such pairs out")
-    kept = joined.copy()
+    kept, twice = joined.copy(), np.zeros(len(label), dtype=bool)
     if one_item == "drop": kept &= ~themselves
+    both = pd.Series(label[kept]).groupby(key[kept]).transform("nunique").to_numpy() > 1
+    twice[np.flatnonzero(kept)[both]] = True
+    if twice.any() and contradictions == "refuse":
+        first = int(twice.argmax())
+        other = np.flatnonzero((key == key[first]) & (label != label[first]))[0]
+        raise InputError(f"{where}, rows {first + 1} and {other + 1}: the same pair with two labels; "
+                         "contradictions=drop leaves such pairs out")
     if contradictions == "drop": kept &= ~twice
     lost = {"unjoined": int((~joined).sum()), "of one item": int(themselves.sum()),
             "with two labels": int(twice.sum())}
@@ -324,23 +328,38 @@ def read_text_pairs(
         lost = {why: lost.get(why, 0) + n for why, n in gone.items()}
     return PairParts(**parts, lost=lost, two_tables=not pool)
 
-# %% ../../nbs/3_products/30_listings.ipynb #fc05bbea
+# %% ../../nbs/3_products/30_listings.ipynb #e1765d3d
 vector_columns = ("name_bert_64", "main_pic_embeddings_resnet_v1")   # Of texts, of pictures
 
 def _read_variants(path, column):
     "A table of items by `variantid`, with a column of vectors."
     table = read_parquet(path)
     check_columns(table.columns, ("variantid", column), path)
+    none = table["variantid"].isna().to_numpy()
+    if none.any(): raise InputError(f"{path}, row {int(none.argmax()) + 1}, column variantid: no id")
     again = table["variantid"].duplicated().to_numpy()
     if again.any():
         row = int(again.argmax())
         raise InputError(f"{path}, row {row + 1}: variantid {table['variantid'].iloc[row]} again")
     return table.set_index("variantid")
 
-def _inner(cells, depth):
+def _inner(cells, depth, where):
     "The vector in each cell, so many lists deep; None where there is none."
-    for _ in range(depth): cells = [one[0] if np.ndim(one) and len(one) else None for one in cells]
-    return [one if np.ndim(one) else None for one in cells]
+    found = []
+    for row, one in enumerate(cells):
+        for _ in range(depth):
+            if isinstance(one, np.ndarray): one = one[0] if len(one) else None
+        if not (isinstance(one, np.ndarray) or pd.isna(one)):
+            raise InputError(f"{where}, row {row + 1}: {type(one).__name__}; a vector"
+                             f"{' in a list'*depth} was wanted")
+        found.append(one if isinstance(one, np.ndarray) else None)
+    return found
+
+def _vectors_of(table, column, depth, path, ids):
+    "The vectors of some items, zeros for those that a table lacks; rows are named as the file has them."
+    where, at = f"{path}, column {column}", table.index.get_indexer(ids)
+    vectors = stack_vectors(_inner(table[column], depth, where), where)
+    return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), dtype=np.float32)])[at]
 
 def read_ozon(
     folder:Path,                  # Holds the three parquet files
@@ -352,9 +371,12 @@ def read_ozon(
     text, image = folder/"text_and_bert.parquet", folder/"resnet.parquet"
     if not image.is_file() and (own := folder/"images_embed.parquet").is_file(): image = own
     texts, images = (_read_variants(path, column) for path, column in zip((text, image), vector_columns))
+    if (texts.index.inferred_type == "string") != (images.index.inferred_type == "string"):
+        raise InputError(f"{image}, column variantid: {images.index.inferred_type}, but {text.name} has "
+                         f"{texts.index.inferred_type}; ids of one kind were wanted")
     ids = texts.index.union(images.index, sort=False)
-    vectors = [stack_vectors(_inner(table[name].reindex(ids), depth), f"{path}, column {name}") for
-               table, name, depth, path in zip((texts, images), vector_columns, (0, 1), (text, image))]
+    vectors = [_vectors_of(*some, ids) for some in
+               zip((texts, images), vector_columns, (0, 1), (text, image))]
     names = texts["name"].reindex(ids).fillna("").astype(str) if "name" in texts else [""]*len(ids)
     items = Items(ids.to_numpy(), np.array(list(names), dtype=object), *vectors)
     table = read_parquet(folder/"train.parquet")
@@ -366,17 +388,21 @@ def read_ozon(
     train, valid = train_test_split(train, test_size=.2, random_state=42)
     return PairParts(pairs[train], pairs[valid], pairs[test], lost)
 
-# %% ../../nbs/3_products/30_listings.ipynb #6c60527a
+# %% ../../nbs/3_products/30_listings.ipynb #7cd6e050
+_hash = re.compile("[0-9a-fA-F]{16}")
+
 def hash_vectors(
     hashes:np.ndarray,   # `(n,)` 16 hex digits, empty where there is none
 )->np.ndarray:           # `(n, 64)` float32: ±1/8 for each bit, so that rows have length 1
     "Image hashes as vectors."
     from matchbook.neighbours import hash_bits
+    for row, one in enumerate(hashes):
+        if one and not _hash.fullmatch(one):
+            raise InputError(f"row {row + 1}, column image_phash: {one!r}; 16 hex digits were wanted")
     there = np.flatnonzero(hashes != "")
     vectors = np.zeros((len(hashes), 64), dtype=np.float32)
     if not len(there): return vectors
     bits = np.unpackbits(hash_bits(list(hashes[there])), axis=1)
-    if bits.shape[1] != 64: raise InputError(f"image hashes of {bits.shape[1]} bits; 64 were wanted")
     vectors[there] = (bits.astype(np.float32)*2 - 1)/8
     return vectors
 
@@ -412,7 +438,7 @@ def pair_listings(
         parts[name] = Pairs(items, sides[order, 0], sides[order, 1], label[order])
     return PairParts(**parts, lost={})
 
-# %% ../../nbs/3_products/30_listings.ipynb #5938a0ca
+# %% ../../nbs/3_products/30_listings.ipynb #1d3b2e39
 pair_splits = ("published", "clusters")
 
 def find_near_pairs(
@@ -464,6 +490,7 @@ def read_pair_parts(
         if not folder.is_dir(): raise InputError(f"{folder}: a folder with files of pairs was wanted")
         if (folder/dataset).is_dir(): folder = folder/dataset
     files = sorted(path for path in folder.iterdir() if path.is_file())
+    if isinstance(without, str): without = (without,)
     without = telling.get(dataset, ()) if without is None else tuple(without)
     if (folder/"train.parquet").is_file(): parts = read_ozon(folder, dataset, contradictions)
     elif (folder/"train.csv").is_file():
@@ -477,7 +504,8 @@ def read_pair_parts(
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     found = fingerprint(dataset, folder) if data is None else digest.hexdigest()
-    if split == "clusters" and not (folder/"train.csv").is_file(): parts = cut_by_cluster(parts)
+    if split == "clusters":                             # pairs out of groups are cut by product already
+        parts = replace(parts, split=split) if (folder/"train.csv").is_file() else cut_by_cluster(parts)
     return parts, found
 
 # %% ../../nbs/3_products/30_listings.ipynb #e2357193

@@ -311,7 +311,7 @@ class SymmetricNetwork(nn.Module):
         scaled = ((features - self.mean)/self.spread).clamp(-5, 5).masked_fill(missing, 0)
         return self.scorer(self.layers(torch.cat([*parts, scaled, missing.float()], dim=1)))[:, 0]
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #4a1c7691
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #03f88297
 class PairMatcher:
     "What all matchers of pairs have in common."
     kind:str = ""              # Said in saved models
@@ -374,16 +374,22 @@ class PairMatcher:
         "The matcher as it was saved. Raises `InputError` for a folder of another kind."
         path = Path(folder)/"model.json"
         if not path.is_file(): raise InputError(f"{folder} holds no model.json")
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        try: saved = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error: raise InputError(f"{path}: not a saved model ({error})") from None
         if saved.get("kind") != cls.kind:
             raise InputError(f"{path} is of kind {saved.get('kind')!r}; {cls.kind!r} was wanted")
-        self = cls(read_config(type(cls.best), saved["config"]), saved["seed"])
-        self.threshold_ = saved["threshold"]
-        curve = saved["calibration"]
-        self.calibration_ = Calibration(curve["kind"], tuple(curve["at"]), tuple(curve["value"]))
-        self.history_ = History.from_dict(saved["history"]) if saved["history"] else None
         weights = Path(folder)/"weights.safetensors"
-        self._unpack(Path(folder), saved, load(weights.read_bytes()) if weights.is_file() else {})
+        try:
+            self = cls(read_config(type(cls.best), saved["config"]), saved["seed"])
+            self.threshold_ = saved["threshold"]
+            curve = saved["calibration"]
+            self.calibration_ = Calibration(curve["kind"], tuple(curve["at"]), tuple(curve["value"]))
+            self.history_ = History.from_dict(saved["history"]) if saved["history"] else None
+            self._unpack(Path(folder), saved, load(weights.read_bytes()) if weights.is_file() else {})
+        except InputError: raise
+        except Exception as error:                             # a file is cut short, or is another model's
+            raise InputError(f"{folder} is damaged: {type(error).__name__}: "
+                             f"{(str(error).splitlines() or [''])[0]}") from error
         return self
 
 def read_config(
@@ -396,7 +402,7 @@ def read_config(
     return kind(**{name: read_config(inner[name], value) if name in inner else
                    tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #ea3d272d
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #8f2d1650
 @dataclass(frozen=True)
 class CosineConfig:
     "Whose cosine it is."
@@ -439,9 +445,9 @@ class CosineMatcher(PairMatcher):
         return {}, {}
 
     def _unpack(self, folder, saved, tensors):
-        self.bag_ = TfidfEncoder.load(folder/"bag") if (folder/"bag").is_dir() else None
+        self.bag_ = TfidfEncoder.load(folder/"bag") if self.config.of in ("words", "chars") else None
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #81d149a4
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #7951bf95
 @dataclass(frozen=True)
 class PairMLPConfig:
     "How a network for pairs is built and trained."
@@ -462,6 +468,10 @@ class PairMLPConfig:
         if self.network not in ("concat", "item", "symmetric"):
             raise suggest(self.network, ("concat", "item", "symmetric"), "network")
         if self.batch < 2: raise InputError(f"batch = {self.batch}: two pairs or more were wanted")
+        if self.hidden < 1 or self.layers < 1 or self.reduced < 0 or not 0 <= self.dropout < 1:
+            raise InputError(f"hidden {self.hidden}, layers {self.layers}, reduced {self.reduced}, dropout "
+                             f"{self.dropout}: the first two from 1, the others from 0, dropout below 1 "
+                             "were wanted")
 
 def batch_pairs(
     table:Table,          # Columns left, right, label, and others
@@ -477,7 +487,7 @@ def batch_pairs(
         rows = [*rows[:-2], both]
     return Batches(table, rows)
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #18ff7a8a
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #2edfeadd
 class PairMLP(PairMatcher):
     "The original's first network, with its vectors side by side."
     kind = "pair-mlp"
@@ -558,8 +568,9 @@ class PairMLP(PairMatcher):
         pairs:Pairs,           # Any
     )->np.ndarray:             # `(p,)` float32
         "The network's answer before calibration."
+        pairs = replace(pairs, items=add_vectors(pairs.items, self.config.encoder))
         widths = [pairs.items.text_vector.shape[1], pairs.items.image_vector.shape[1]]
-        if widths[0] and widths != self.widths_:
+        if widths != self.widths_:
             raise InputError(f"items have vectors of {widths[0]} and {widths[1]} numbers; "
                              f"{self.kind} was trained on {self.widths_[0]} and {self.widths_[1]}")
         self.network_.eval()
@@ -658,7 +669,7 @@ class Forest:
             sums.append(total)
         return np.stack(sums)
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #504b62b7
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #67c696ed
 @dataclass(frozen=True)
 class BoostedTreesConfig:
     "How the trees are grown."
@@ -670,6 +681,13 @@ class BoostedTreesConfig:
     share:float = .3             # Of the features that a split may choose from, drawn anew for each
     features:FeatureConfig = FeatureConfig()
     encoder:TransformerConfig = TransformerConfig(max_length=64)   # Makes text vectors where there are none
+
+    def __post_init__(self):
+        if min(self.trees, self.leaves - 1, self.least) < 1 or self.rate <= 0 or self.pull < 0:
+            raise InputError(f"trees {self.trees}, leaves {self.leaves}, least {self.least}, rate "
+                             f"{self.rate}, pull {self.pull}: trees and least from 1, leaves from 2, a rate "
+                             "above 0 and a pull not below were wanted")
+        if not 0 < self.share <= 1: raise InputError(f"share = {self.share}: above 0, up to 1 was wanted")
 
 class BoostedTrees(PairMatcher):
     "Gradient boosting over what the symmetric network reads beside its vectors."

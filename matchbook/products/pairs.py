@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['known_names', 'study', 'measure_pairs', 'pair_intervals', 'worst_pairs', 'judge_fields', 'mix_scores', 'choose_mix',
-           'open_matcher', 'run_pairs', 'SlowPairs', 'run_pair_speed']
+           'check_setting', 'open_matcher', 'run_pairs', 'SlowPairs', 'run_pair_speed']
 
-# %% ../../nbs/3_products/37_pairs.ipynb #ec5675d1
+# %% ../../nbs/3_products/37_pairs.ipynb #bf2dec1d
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
+from inspect import signature
+from typing import get_origin
 
 import numpy as np
 import torch
 
 from ..batches import Table, derive_seed
-from ..datasets import InputError
+from ..datasets import InputError, suggest
 from ..measures import (Calibration, binary_measures, bootstrap_measure, calibration_error,
                                 choose_threshold, reliability)
 from .listings import PairParts, Pairs, count_known, read_pair_parts
@@ -114,12 +116,29 @@ def choose_mix(
         found.append((binary_measures(score, label, threshold)["f1"], weight, threshold))
     return max(found, key=lambda one: one[0])[1:]
 
-# %% ../../nbs/3_products/37_pairs.ipynb #5a4a2c0b
+# %% ../../nbs/3_products/37_pairs.ipynb #69e5135c
 _cosines = {"tfidf-words": "words", "tfidf-chars": "chars", "cosine": "text", "image-cosine": "image"}
 _rows = dict.fromkeys(_cosines, CosineMatcher) | {
     "pair-mlp": PairMLP, "item-pair-mlp": ItemPairMLP, "symmetric-pair-mlp": SymmetricPairMLP,
     "boosted-trees": BoostedTrees, "cross-encoder": None, "lora-cross-encoder": None}
 _reading = ("split", "size", "without")   # Settings that say which pairs are read; the rest are the model's
+
+def check_setting(
+    config,     # A frozen dataclass
+    name:str,   # A field, or `field.field` of a dataclass in it; others are `replace_setting`'s to refuse
+    value,      # What it shall be
+)->None:
+    "Raise `InputError` for a value of another kind than the field's, or one that makes no sense."
+    first, _, inner = name.partition(".")
+    kind = next((one.type for one in fields(config) if one.name == first), object)
+    if inner and is_dataclass(kind): return check_setting(getattr(config, first), inner, value)
+    wanted = get_origin(kind) or kind
+    allowed = {float: (float, int), tuple: (tuple, list)}.get(wanted, wanted)
+    if inner or not isinstance(value, allowed) or (isinstance(value, bool) and wanted in (int, float)):
+        raise InputError(f"{name}={value!r}: {getattr(kind, '__name__', kind)} was wanted")
+    try: replace(config, **{first: value})
+    except InputError: raise
+    except ValueError as error: raise InputError(str(error)) from None
 
 def open_matcher(
     model:str,         # A row of the table
@@ -138,7 +157,9 @@ def open_matcher(
     if model == "lora-cross-encoder":
         config = replace(kind.lora, **{name: getattr(config, name) for name in ("side", "negatives")},
                          training=replace(kind.lora.training, epochs=config.training.epochs))
-    for name, value in settings.items(): config = replace_setting(config, name, value)
+    for name, value in settings.items():
+        check_setting(config, name, value)
+        config = replace_setting(config, name, value)
     if hasattr(config, "training"): config = replace_setting(config, "training.device", device)
     if hasattr(config, "encoder"): config = replace_setting(config, "encoder.device", device)
     return kind(config, seed)
@@ -156,6 +177,9 @@ def run_pairs(
     about = [name for name in settings if name in _reading or name.startswith("data.")]
     reading = {name.removeprefix("data."): settings[name] for name in about}
     own = {name: value for name, value in settings.items() if name not in about}
+    known = [name for name in signature(read_pair_parts).parameters if name not in ("dataset", "data")]
+    for name in reading:
+        if name not in known: raise suggest(name, known, "setting of how pairs are read")
     matcher = open_matcher(model, preset, own, seed, device)
     parts, digest = read_pair_parts(dataset, data, **reading)
     if model == "image-cosine" and not parts.items.image_vector.shape[1]:
