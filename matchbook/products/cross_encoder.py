@@ -62,7 +62,7 @@ def mark_words(
     return [0 if not word else 1 + 2*any(letter.isdigit() for letter in word) + (word in other)
             for word in words]
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #94f9712c
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #a83d1e67
 logger = logging.getLogger("matchbook")
 
 class PairReader:
@@ -75,8 +75,8 @@ class PairReader:
     ):
         words = [text.split() or [""] for text in texts]
         lead = " "*(getattr(tokenizer, "add_prefix_space", None) is False)   # RoBERTa tells words by it
-        cut = tokenizer([[lead + word for word in some] for some in words], is_split_into_words=True,
-                        add_special_tokens=False)
+        cut = tokenizer([[lead*bool(word) + word for word in some] for some in words],
+                        is_split_into_words=True, add_special_tokens=False)
         spelt = {word: spell_word(word) for some in words for word in some}
         self.pieces, self.spelt = [], []            # of each item: numbers of pieces; the word of each piece
         for row, some in enumerate(words):

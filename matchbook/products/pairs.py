@@ -6,11 +6,12 @@
 __all__ = ['known_names', 'study', 'measure_pairs', 'pair_intervals', 'worst_pairs', 'judge_fields', 'mix_scores', 'choose_mix',
            'check_setting', 'open_matcher', 'run_pairs', 'SlowPairs', 'run_pair_speed']
 
-# %% ../../nbs/3_products/37_pairs.ipynb #bf2dec1d
+# %% ../../nbs/3_products/37_pairs.ipynb #cf705bb7
 import time
 from dataclasses import asdict, fields, is_dataclass, replace
 from inspect import signature
-from typing import get_origin
+from types import UnionType
+from typing import get_args, get_origin
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def choose_mix(
         found.append((binary_measures(score, label, threshold)["f1"], weight, threshold))
     return max(found, key=lambda one: one[0])[1:]
 
-# %% ../../nbs/3_products/37_pairs.ipynb #69e5135c
+# %% ../../nbs/3_products/37_pairs.ipynb #6bd7f20d
 _cosines = {"tfidf-words": "words", "tfidf-chars": "chars", "cosine": "text", "image-cosine": "image"}
 _rows = dict.fromkeys(_cosines, CosineMatcher) | {
     "pair-mlp": PairMLP, "item-pair-mlp": ItemPairMLP, "symmetric-pair-mlp": SymmetricPairMLP,
@@ -129,14 +130,18 @@ def check_setting(
     value,      # What it shall be
 )->None:
     "Raise `InputError` for a value of another kind than the field's, or one that makes no sense."
-    first, _, inner = name.partition(".")
-    kind = next((one.type for one in fields(config) if one.name == first), object)
-    if inner and is_dataclass(kind): return check_setting(getattr(config, first), inner, value)
-    wanted = get_origin(kind) or kind
-    allowed = {float: (float, int), tuple: (tuple, list)}.get(wanted, wanted)
-    if inner or not isinstance(value, allowed) or (isinstance(value, bool) and wanted in (int, float)):
+    *outer, last = name.split(".")
+    for part in outer:
+        if not is_dataclass(config := getattr(config, part, None)):
+            raise InputError(f"{name}={value!r}: {part} has no fields of its own")
+    kind = next((one.type for one in fields(config) if one.name == last), None)
+    if kind is None: return
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (get_origin(kind) or kind,)
+    allowed = {float: (float, int), tuple: (tuple, list)}
+    if not any(isinstance(value, allowed.get(one, one)) for one in kinds) or (
+            isinstance(value, bool) and bool not in kinds):
         raise InputError(f"{name}={value!r}: {getattr(kind, '__name__', kind)} was wanted")
-    try: replace(config, **{first: value})
+    try: replace(config, **{last: value})
     except InputError: raise
     except ValueError as error: raise InputError(str(error)) from None
 
@@ -150,8 +155,8 @@ def open_matcher(
     "The matcher of a row. Raises `InputError` for a preset or a field that does not exist."
     kind = _rows[model]
     if kind is None: from matchbook.products.cross_encoder import CrossEncoder as kind
-    if preset == "as_published" and not hasattr(kind, preset):
-        named = ", ".join(name for name, one in _rows.items() if hasattr(one, preset))
+    if preset == "as_published" and preset not in vars(kind):           # not what a class inherits
+        named = ", ".join(name for name, one in _rows.items() if preset in vars(one or kind))
         raise InputError(f"the original has no model like {model!r}, only {named}")
     config = CosineConfig(_cosines[model]) if model in _cosines else getattr(kind, preset)
     if model == "lora-cross-encoder":
