@@ -880,6 +880,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'matchbook/products/pair_mlp.py'),
                                              'matchbook.products.pair_mlp.fold_batch_norms': ( '3_products/pair_mlp.html#fold_batch_norms',
                                                                                                'matchbook/products/pair_mlp.py'),
+                                             'matchbook.products.pair_mlp.gather_sides': ( '3_products/pair_mlp.html#gather_sides',
+                                                                                           'matchbook/products/pair_mlp.py'),
                                              'matchbook.products.pair_mlp.join_sides': ( '3_products/pair_mlp.html#join_sides',
                                                                                          'matchbook/products/pair_mlp.py'),
                                              'matchbook.products.pair_mlp.name_codes': ( '3_products/pair_mlp.html#name_codes',

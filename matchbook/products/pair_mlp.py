@@ -6,8 +6,8 @@
 __all__ = ['views', 'overlaps', 'PairwiseBinaryClassifier', 'draw_weights', 'PairwiseItemOrientBinaryClassifier', 'join_sides',
            'name_units', 'name_codes', 'overlap', 'FeatureConfig', 'read_number', 'PairFeatures', 'find_telling',
            'add_vectors', 'SymmetricNetwork', 'PairMatcher', 'read_config', 'CosineConfig', 'CosineMatcher',
-           'PairMLPConfig', 'batch_pairs', 'PairMLP', 'ItemPairMLP', 'SymmetricPairMLP', 'count_flips', 'Forest',
-           'BoostedTreesConfig', 'BoostedTrees', 'fold_batch_norms']
+           'PairMLPConfig', 'batch_pairs', 'gather_sides', 'PairMLP', 'ItemPairMLP', 'SymmetricPairMLP', 'count_flips',
+           'Forest', 'BoostedTreesConfig', 'BoostedTrees', 'fold_batch_norms']
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #a6e087ba
 import json, re
@@ -447,7 +447,7 @@ class CosineMatcher(PairMatcher):
     def _unpack(self, folder, saved, tensors):
         self.bag_ = TfidfEncoder.load(folder/"bag") if self.config.of in ("words", "chars") else None
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #7951bf95
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #9fdc9f15
 @dataclass(frozen=True)
 class PairMLPConfig:
     "How a network for pairs is built and trained."
@@ -486,8 +486,17 @@ def batch_pairs(
         both = (slice(rows[-2].start, rows[-1].stop) if seed is None else torch.cat(rows[-2:]))
         rows = [*rows[:-2], both]
     return Batches(table, rows)
+def gather_sides(
+    vectors:torch.Tensor,      # `(n, d)` of the items
+    batch:Table,               # Columns left and right
+    room:torch.Tensor|None = None,  # `(2, b, d)` to write into, b or more pairs; fresh memory when left out
+)->list[torch.Tensor]:         # Two of `(b, d)`; with `room` they are gone when it is used again
+    "The vectors of both sides; into room that is there no memory has to be found for them."
+    sides = [batch["left"], batch["right"]]
+    if room is None: return [vectors[side] for side in sides]
+    return [torch.index_select(vectors, 0, side, out=part[:len(side)]) for side, part in zip(sides, room)]
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #2edfeadd
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #9b99e5db
 class PairMLP(PairMatcher):
     "The original's first network, with its vectors side by side."
     kind = "pair-mlp"
@@ -520,9 +529,9 @@ class PairMLP(PairMatcher):
         return torch.from_numpy(np.concatenate(parts, axis=1) if all(part.shape[1] for part in parts)
                                 else max(parts, key=lambda part: part.shape[1]))
 
-    def _ask(self, network, vectors, batch):
+    def _ask(self, network, vectors, batch, room=None):
         width = sum(network.widths) if self.config.network == "symmetric" else vectors.shape[1]
-        sides = [vectors[batch[side], :width] for side in ("left", "right")]
+        sides = [side[:, :width] for side in gather_sides(vectors, batch, room)]
         return network(*sides, *([batch["features"]] if "features" in batch else []))
 
     def _learn(self, train_part, valid):
@@ -560,9 +569,13 @@ class PairMLP(PairMatcher):
     @torch.no_grad()
     def _run(self, vectors, table, size=8192):
         device = next(self.network_.parameters()).device
-        vectors = vectors.to(device)
-        return np.concatenate([self._ask(self.network_, vectors, batch.to(device)).float().cpu().numpy()
-                               for batch in table.batches(size)])
+        vectors, found = vectors.to(device), np.empty(len(table), dtype=np.float32)
+        room, at = vectors.new_empty(2, min(size, len(table)), vectors.shape[1]), 0
+        for batch in table.batches(size):                       # nothing is kept of a batch but its answers
+            answers = self._ask(self.network_, vectors, batch.to(device), room)
+            found[at:at + len(batch)] = answers.float().cpu().numpy()
+            at += len(batch)
+        return found
 
     def logits(self,
         pairs:Pairs,           # Any

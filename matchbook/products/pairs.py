@@ -6,7 +6,7 @@
 __all__ = ['known_names', 'study', 'measure_pairs', 'pair_intervals', 'worst_pairs', 'judge_fields', 'mix_scores', 'choose_mix',
            'check_setting', 'open_matcher', 'run_pairs', 'SlowPairs', 'run_pair_speed']
 
-# %% ../../nbs/3_products/37_pairs.ipynb #cf705bb7
+# %% ../../nbs/3_products/37_pairs.ipynb #64ef9627
 import time
 from dataclasses import asdict, fields, is_dataclass, replace
 from inspect import signature
@@ -23,7 +23,7 @@ from ..measures import (Calibration, binary_measures, bootstrap_measure, calibra
 from .listings import PairParts, Pairs, count_known, read_pair_parts
 from .pair_mlp import (BoostedTrees, CosineConfig, CosineMatcher, ItemPairMLP, PairMLP,
                                          PairMatcher, PairwiseBinaryClassifier, SymmetricPairMLP, batch_pairs,
-                                         count_flips, fold_batch_norms)
+                                         count_flips, fold_batch_norms, gather_sides)
 from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
 from ..splits import find_clusters
 
@@ -225,7 +225,7 @@ study = Study(
     columns=("f1", "precision", "recall", "pr_auc", "ece", "flips"), run=run_pairs,
     presets=("best", "quick", "as_published"))
 
-# %% ../../nbs/3_products/37_pairs.ipynb #e221cb53
+# %% ../../nbs/3_products/37_pairs.ipynb #bdab118e
 class SlowPairs(torch.utils.data.Dataset):
     "Pairs as the original reads them (cell 10): a dictionary of arrays, one tensor at a time."
 
@@ -259,15 +259,14 @@ def run_pair_speed(
     vectors = torch.from_numpy(np.concatenate([text, image], axis=1))
     sides = torch.from_numpy(rng.integers(c["items"], size=(2, c["most"])))
     label = torch.from_numpy(rng.integers(2, size=c["most"]).astype(np.float32))
-    ids = [(int(a), int(b)) for a, b in sides[:, :c["pairs"]].T]
+    ids, room = [(int(a), int(b)) for a, b in sides[:, :c["pairs"]].T], torch.empty(2, 4097, 192)
     slow = SlowPairs(ids, dict(enumerate(text)), dict(enumerate(image)), label[:c["pairs"]].numpy())
     def read_slowly():
         for batch in torch.utils.data.DataLoader(slow, batch_size=4096): last = batch
         return torch.cat([last[name] for name in ("text1", "image1", "text2", "image2")], dim=1)
     def read(count=c["pairs"]):
         table = Table({"left": sides[0, :count], "right": sides[1, :count], "label": label[:count]})
-        for batch in batch_pairs(table, 4096, None):
-            last = [vectors[batch[side]] for side in ("left", "right")]
+        for batch in batch_pairs(table, 4096, None): last = gather_sides(vectors, batch, room)
         return torch.cat(last, dim=1)
     torch.set_num_threads(1)
     try:
@@ -289,10 +288,11 @@ def run_pair_speed(
                 reset_peak()
                 held, start = peak_memory_mb(), time.process_time()
                 table = Table({"left": sides[0, :count], "right": sides[1, :count]})
-                score = [folded(*(vectors[batch[side]] for side in ("left", "right")))
-                         for batch in batch_pairs(table, 4096, None)]
-                seconds = time.process_time() - start
-                points.append({"pairs": sum(len(one) for one in score), "seconds": seconds,
+                score, at = torch.empty(count), 0
+                for batch in batch_pairs(table, 4096, None):
+                    score[at:at + len(batch)] = folded(*gather_sides(vectors, batch, room))
+                    at += len(batch)
+                points.append({"pairs": at, "seconds": time.process_time() - start,
                                "mb_more": peak_memory_mb() - held})
     finally: torch.set_num_threads(threads)
     same_rows = float((read_slowly() - read()).abs().max())
