@@ -332,7 +332,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #b568fed7
+# %% ../../nbs/3_products/35_match_sets.ipynb #9271835d
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -380,7 +380,7 @@ def run_benchmark(
 
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample"), sample="shopee-sample",
+    datasets=("shopee", "shopee-sample", "ozon-sample"), sample="shopee-sample",
     models=("self-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
              "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup"),
