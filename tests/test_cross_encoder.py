@@ -278,7 +278,7 @@ def test_encoders_of_other_families_are_trained_saved_and_loaded(family, bases, 
 
 def test_it_learns_what_words_on_both_sides_mean(fitted, parts):
     from sklearn.metrics import average_precision_score
-    assert average_precision_score(parts[2].label, fitted["full"].score(parts[2])) > 2*parts[2].label.mean()
+    assert average_precision_score(parts[2].label, fitted["full"].score(parts[2])) > .9   # chance: .1
 
 
 @pytest.mark.parametrize("call,said", [

@@ -9,8 +9,9 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from matchbook import cli
 from matchbook.datasets import InputError, load
+from matchbook.products.cross_encoder import CrossEncoder
 from matchbook.products.listings import count_known, read_pair_parts
-from matchbook.products.pair_mlp import PairMatcher
+from matchbook.products.pair_mlp import BoostedTrees, PairMatcher
 from matchbook.products.pairs import (check_setting, measure_pairs, open_matcher, pair_intervals, study,
                                       worst_pairs)
 from matchbook.runs import make_run, read_run, write_run
@@ -184,6 +185,15 @@ def test_the_worst_pairs_are_the_surest_errors(told):
     assert [one["score"] for one in found] == [round(float(x), 3) for x in (*missed, *taken)]
     assert [one["said"] for one in found] == ["two products"]*2 + ["one product"]*2
     assert worst_pairs(label.astype(float), parts.test, .5) == []
+
+
+@pytest.mark.parametrize("row", ["boosted-trees", "cross-encoder"])
+def test_errors_are_quoted_in_the_run_that_the_book_shows(row, base, folder, monkeypatch):
+    light = open_matcher("cross-encoder", "quick", {"base": base, "training.precision": "no"}).config
+    monkeypatch.setattr(CrossEncoder, "best", light)
+    monkeypatch.setattr(BoostedTrees, "best", BoostedTrees.quick)
+    first, other = (make_run(study, "ozon-sample", row, seed=seed, data=folder) for seed in (0, 1))
+    assert first["details"]["worst"] and not other["details"]["worst"]
 
 
 # Settings

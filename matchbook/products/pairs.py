@@ -197,8 +197,8 @@ def run_pairs(
     metrics = {"valid": binary_measures(matcher.valid_score_, parts.valid.label, matcher.threshold_),
                "test": measure_pairs(matcher, parts, score)}
     if _rows[model] is None:
-        settings = BoostedTrees.quick if preset == "quick" else BoostedTrees.best
-        trees = BoostedTrees(settings, seed).fit(parts.train, parts.valid)
+        grown = BoostedTrees.quick if preset == "quick" else BoostedTrees.best
+        trees = BoostedTrees(grown, seed).fit(parts.train, parts.valid)
         weight, cut = choose_mix(matcher.valid_score_, trees.valid_score_, parts.valid.label)
         mixed = binary_measures(mix_scores(score, trees.score(parts.test), weight), parts.test.label, cut)
         metrics["test"] |= {"f1_mixed": mixed["f1"], "pr_auc_mixed": mixed["pr_auc"], "weight_mixed": weight}
