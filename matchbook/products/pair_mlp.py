@@ -274,7 +274,7 @@ def add_vectors(
     vectors = TransformerEncoder(encoder).embed(items.plain)
     return replace(items, text_vector=np.where((items.plain == "")[:, None], 0, vectors).astype(np.float32))
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #39c1ee08
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #98a3d92d
 class SymmetricNetwork(nn.Module):
     "A network that cannot know which side came first."
 
@@ -288,7 +288,7 @@ class SymmetricNetwork(nn.Module):
         reduced:int = 64,      # Width that vectors are reduced to
     ):
         super().__init__()
-        self.widths = [width for width in (text, image)]
+        self.widths = [text, image]
         self.reduce = nn.ModuleList(nn.Linear(width, reduced, bias=False) for width in self.widths if width)
         widths = [2*reduced*len(self.reduce) + 2*features] + [hidden]*layers
         self.register_buffer("mean", torch.zeros(features))
