@@ -310,6 +310,9 @@ def show(browser, url=None, width=1280, dark=False):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     if url: browser.get(url)
     wait(browser, .09)   # smalldocs settles the colours after 50 ms
+    for _ in range(50):  # a busy machine takes longer to tell the page
+        if is_dark(browser) == dark: break
+        wait(browser, .1)
 
 
 def wait(browser, seconds):
