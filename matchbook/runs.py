@@ -22,7 +22,7 @@ import pandas as pd
 
 from .datasets import InputError, find_card, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #70fcd1fe
+# %% ../nbs/1_foundations/18_runs.ipynb #504b91dd
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -52,7 +52,9 @@ class Study:
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks",
-          "papers": "matchbook.papers.heco:study"}
+          "papers": "matchbook.papers.heco:study",
+          "citations": "matchbook.papers.recommend:study",
+          "habits": "matchbook.papers.original:study"}
 
 def open_study(
     name:str,  # One of `places`
