@@ -7,9 +7,10 @@ __all__ = ['mixed', 'spans', 'best', 'presets', 'study', 'Moment', 'check_years'
            'score_popularity', 'score_coauthors', 'score_terms', 'join_texts', 'score_words', 'score_vectors',
            'level_scores', 'mix_scores', 'choose_weights', 'embed_texts', 'cited_positives', 'prepare_graph', 'Reason',
            'Guide', 'find_paper', 'ReadingList', 'make_list', 'recommend', 'draw_reason', 'draw_card',
-           'CitationsConfig', 'Lists', 'open_settings', 'show_weights', 'run_citations']
+           'CitationsConfig', 'Lists', 'open_settings', 'show_weights', 'quote_lists', 'read_list', 'run_citations',
+           'compare_rows']
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #aeebea59
+# %% ../../nbs/4_papers/42_recommend.ipynb #fa1d8b59
 import html, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -21,14 +22,14 @@ from scipy import sparse
 
 from ..datasets import InputError, suggest
 from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, words
-from ..measures import bootstrap_interval, list_measures
+from ..measures import Difference, bootstrap_interval, compare, list_measures
 from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside,
                                     collect_names, count_path, describe_pairs, read_paper_table, weigh_others)
 from .heco import HeCo, HeCoConfig, describe_vectors
 from ..runs import Outcome, Study, replace_setting
 from ..training import TrainingConfig
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #538cfa03
+# %% ../../nbs/4_papers/42_recommend.ipynb #028bbca7
 @dataclass(frozen=True, eq=False)
 class Moment:
     "What is known when some papers are new, and which earlier ones they will cite."
@@ -38,6 +39,7 @@ class Moment:
     cited:sparse.csr_matrix    # `(q, c)` the answers: 1 where the new one cites the candidate
     lost:int                   # Citations of new papers to papers that are no candidates: not asked for
     rows:np.ndarray            # `(n,)` where each paper of the graph stands in the table
+    leaks:bool = False         # Whether the graph holds the answers, for the audit
 
 def check_years(
     table:pd.DataFrame,  # One row a paper
@@ -75,7 +77,7 @@ def make_moment(
     asks = np.diff(answers.indptr) > 0
     if not asks.any(): raise InputError(f"{where}: no paper from {start:g} on cites an earlier one")
     return Moment(graph, known, np.flatnonzero(is_new)[asks], answers[asks], int(every.nnz - answers.nnz),
-                  np.flatnonzero(years < end))
+                  np.flatnonzero(years < end), not hide)
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #4b0b938b
 def place_cited(
@@ -188,7 +190,7 @@ def choose_weights(
         best = max(best, (figure, -max(weights), weights))
     return best[2]
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #ad39a168
+# %% ../../nbs/4_papers/42_recommend.ipynb #b53afb9d
 def embed_texts(
     texts:list[str],
     device:str = "auto",   # Where the encoder runs
@@ -203,7 +205,7 @@ def cited_positives(
 )->sparse.csr_matrix: # `(n, n)` float32
     "For each paper itself; for an earlier one also what it cites and what cites it."
     n = moment.graph.n
-    is_known = sparse.diags(np.isin(np.arange(n), moment.known).astype(np.float32))
+    is_known = sparse.diags((moment.leaks | np.isin(np.arange(n), moment.known)).astype(np.float32))
     cites = moment.graph.citations
     if cites is None: return sparse.eye(n, dtype=np.float32, format="csr")
     among = is_known @ cites @ is_known
@@ -485,7 +487,7 @@ class Lists:
         self.kept[model, id(moment)] = found
         return found
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #b8610681
+# %% ../../nbs/4_papers/42_recommend.ipynb #2efa1fe9
 def open_settings(
     model:str,       # A row of the table
     preset:str,      # `best`, `quick` or `as_published`
@@ -505,6 +507,34 @@ def show_weights(
     "What was chosen, in words."
     if model in mixed: return dict(zip(mixed[model], chosen[1]))
     return {} if chosen is None else {model: str(chosen)}
+
+def quote_lists(
+    moment:Moment,
+    score:np.ndarray,     # `(q, c)`
+    figure:np.ndarray,    # `(q,)` how good each list is
+    count:int = 5,        # Papers on a list
+)->list[dict]:            # `about`, `figure`, `rows`: what `read_list` makes a `ReadingList` of
+    "The best list, the middle one and the worst, as JSON can hold them."
+    order, found, n = np.argsort(-figure, kind="stable"), [], moment.graph.n
+    links = {pair: table for pair, table in moment.graph.links.items() if "reference" not in pair}
+    graph = replace(moment.graph, links=links)
+    for row in order[[0, len(order)//2, -1]]:
+        every = np.zeros(n, np.float32)
+        every[moment.known] = score[row]
+        one = make_list(graph, every, int(moment.new[row]), count, moment.known,
+                        moment.known[moment.cited[row].indices])
+        rows = one.rows.assign(reason=[asdict(reason) for reason in one.rows["reason"]])
+        found.append({"about": one.about, "figure": float(figure[row]), "rows": rows.to_dict("records")})
+    return found
+
+def read_list(
+    quoted:dict,     # From a run file
+)->ReadingList:
+    "A list out of a run file."
+    rows = pd.DataFrame(quoted["rows"])
+    reasons = [Reason({name: tuple(some) for name, some in one["shared"].items()}, one["path"])
+               for one in rows["reason"]]
+    return ReadingList(quoted["about"], rows.assign(reason=reasons))
 
 def run_citations(
     dataset:str,     # A table of papers
@@ -527,6 +557,8 @@ def run_citations(
     places, end = place_cited(score, second.cited), time.perf_counter()
     each = measure_each(places)
     details = {"chosen": show_weights(model, chosen), "each": each.round(4).to_dict("list")}
+    if not settings and seed == 0:           # a few lists, only where the book shows them
+        details["lists"] = quote_lists(second, score, each["ndcg"].to_numpy())
     if lists.fitted is not None:
         graph = lists.prepare(second)
         vectors, positives = lists.fitted.embed(graph), lists.fitted.prepare(graph).positives
@@ -546,3 +578,17 @@ study = Study(
     models=("popularity", "co-authors", "terms", "tfidf-words", "minilm", "text", "heco", *mixed), measure="ndcg",
     columns=("recall_at_10", "recall_at_50", "mrr", "ndcg"), run=run_citations,
     presets=("best", "quick", "as_published"))
+
+# %% ../../nbs/4_papers/42_recommend.ipynb #1cff9451
+def compare_rows(
+    runs:list[dict],     # Of one dataset, from `read_runs`
+    first:tuple,         # Model and preset
+    second:tuple,        # Model and preset
+    measure:str = "ndcg",
+)->Difference:
+    "How much better the lists of one row are than those of another."
+    def mean(row):
+        each = [run["details"]["each"][measure] for run in runs if (run["model"], run["preset"]) == row]
+        if not each: raise InputError(f"no run of {row[0]}, {row[1]}")
+        return np.mean(each, axis=0)
+    return compare(mean(first), mean(second))
