@@ -114,7 +114,8 @@ def test_the_future_does_not_exist(table):
     later = table["year"] >= 2021
     changed = table.assign(title=[f"{title} again" if late else title
                                   for title, late in zip(table["title"], later)],
-                           references=[[] if late else some for some, late in zip(table["references"], later)])
+                           references=[[] if late else some
+                                       for some, late in zip(table["references"], later)])
     again = make_moment(changed, 2019, 2021)
     for one in (score_popularity, score_coauthors, score_terms, score_words):
         np.testing.assert_array_equal(one(first), one(again))
@@ -200,8 +201,8 @@ def test_scores_are_what_loops_say(seed):
         np.testing.assert_allclose(score_terms(moment)[row], by_terms, atol=1e-5)
         own = [len(wrote[i] & wrote[j]) for j in known]
         far = [sum(len(wrote[i] & wrote[k])*len(wrote[k] & wrote[j]) for k in known) for j in known]
-        np.testing.assert_allclose(score_coauthors(moment)[row], np.add(own, np.multiply(.5/max(1, *far), far)),
-                                   rtol=1e-5)
+        wanted = np.add(own, np.multiply(.5/max(1, *far), far))
+        np.testing.assert_allclose(score_coauthors(moment)[row], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("one", [score_popularity, score_coauthors, score_terms, score_words])

@@ -84,7 +84,7 @@ def check_labels(
     if len(bad): raise InputError(f"{where}, row {bad[0]}: {labels[bad[0]]:g} is no class")
     return labels.astype(np.int64)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #97176a3b
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #02faa123
 @dataclass(frozen=True, eq=False)
 class Graph:
     "Nodes of several types, and which are linked."
@@ -108,7 +108,8 @@ class Graph:
             if name not in self.sizes: raise suggest(name, self.sizes, "type")
         for name, some in self.names.items():
             if len(some) != self.sizes.get(name):
-                raise InputError(f"{len(some)} names of {name}, but there are {self.sizes.get(name, 0)} nodes")
+                size = self.sizes.get(name, 0)
+                raise InputError(f"{len(some)} names of {name}, but there are {size} nodes")
         if not any(self.target in pair for pair in self.links):
             raise InputError(f"no links of {self.target}: nothing could be learnt of it")
         checked = {name: check_features(values, self.sizes.get(name, 0), f"features of {name}")

@@ -539,18 +539,18 @@ def contrast(
     means = loss.mean(1) if empty is not None else loss[:, has].mean(1)
     return balance*means[0] + (1 - balance)*means[1]
 
-# %% ../../nbs/4_papers/41_heco.ipynb #e1af52d8
+# %% ../../nbs/4_papers/41_heco.ipynb #e4932298
 def draw_few(
     links:sparse.csr_matrix,     # `(b, m)`
     most:int,                    # Columns of each
     rng:np.random.Generator,     # Where chance comes from
 )->tuple[np.ndarray, np.ndarray]: # Row and column of each that is drawn, rows rising
-    "What `draw_distinct` draws; where rows are very long, by Floyd's way: as many steps as there are columns to draw."
+    "What `draw_distinct` draws; of very long rows by Floyd's way, which does not go through them."
     degree, n = np.diff(links.indptr), links.shape[0]
     if not n or degree.max() <= 100*most: return draw_distinct(links, np.arange(n), most, rng)
     long = np.flatnonzero(degree > most)
     taken = np.full((len(long), most), -1)
-    for at in range(most):                                    # Floyd: the last place, where the drawn one is taken
+    for at in range(most):                                    # where the drawn place is taken, the last one
         last = degree[long] - most + at
         drawn = (rng.random(len(long))*(last + 1)).astype(np.int64)
         taken[:, at] = np.where((taken == drawn[:, None]).any(1), last, drawn)
@@ -583,7 +583,7 @@ def mean_of(
         if features is None: return mean
         found = mean @ features
         return found.toarray() if sparse.issparse(found) else np.asarray(found)
-    step = max(1, 2**22*links.shape[0]//max(1, links.nnz))                # a path may join everybody: by strips
+    step = max(1, 2**22*links.shape[0]//max(1, links.nnz))                # a path may join everybody
     parts = [average(links[low:low + step]) for low in range(0, links.shape[0], step)]
     return sparse.vstack(parts, format="csr") if features is None else np.concatenate(parts)
 

@@ -8,7 +8,7 @@ __all__ = ['rungs', 'study', 'growing', 'Habits', 'complete_path', 'HabitReader'
            'take_step', 'split_batches', 'measure_slow', 'measure_fast', 'measure_alone', 'run_heco_speed',
            'make_growing', 'measure_growth', 'run_heco_growth']
 
-# %% ../../nbs/4_papers/43_original.ipynb #dadcfd75
+# %% ../../nbs/4_papers/43_original.ipynb #2d90bc9c
 import hashlib, multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from ..batches import derive_seed
 from ..datasets import InputError, suggest
-from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, make_graph,
-                                    read_heco)
-from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, Reader, ViewBatches,
-                                   ViewLoss, contrast, describe_vectors, probe)
-from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
+from .graph import Graph, PathCuts, choose_positives, describe_pairs, make_graph, read_heco
+from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, ViewBatches, ViewLoss,
+                                   contrast, describe_vectors, probe)
+from ..runs import Outcome, Study, peak_memory_mb, replace_setting
 from ..training import train
 
 # %% ../../nbs/4_papers/43_original.ipynb #fb63995e
@@ -54,7 +53,7 @@ def complete_path(
     table = sparse.csr_matrix((np.ones(len(others), np.float32), others, np.arange(n + 1)*(n - 1)), (n, n))
     return replace(graph, paths=graph.paths | {path: table})
 
-# %% ../../nbs/4_papers/43_original.ipynb #85071a5f
+# %% ../../nbs/4_papers/43_original.ipynb #f79bed6a
 class HabitReader(MeansReader):
     "The original's reader, with positives by other rules."
 
@@ -64,7 +63,7 @@ class HabitReader(MeansReader):
         habits:Habits,
     ):
         super().__init__(graph, config)
-        self.habits, n = habits, graph.n
+        self.habits = habits
         if not habits.drawn:
             self.chosen = graph.positives
             if self.chosen is None: self.chosen = choose_positives(graph.paths.values(), 5)
@@ -95,9 +94,10 @@ class HabitLoss(ViewLoss):
         "Mean loss, and of how many targets."
         schema, paths = network(means)
         c, h = self.config, self.habits
-        loss = contrast(network.project(paths), network.project(schema), means.pairs, c.temperature, c.balance,
-                        itself=h.itself, empty=1e-8 if h.constant else None)
-        self.count, self.alone = self.count + len(means), self.alone + len(means) - len(means.pairs[0].unique())
+        loss = contrast(network.project(paths), network.project(schema), means.pairs, c.temperature,
+                        c.balance, itself=h.itself, empty=1e-8 if h.constant else None)
+        self.count += len(means)
+        self.alone += len(means) - len(means.pairs[0].unique())
         return loss, len(means)
 
 # %% ../../nbs/4_papers/43_original.ipynb #7b08bc2a
@@ -141,7 +141,7 @@ def fit_habits(
                "itself": rank_itself(schema.numpy(), paths.numpy())}
     return both, figures, losses
 
-# %% ../../nbs/4_papers/43_original.ipynb #4e472e7f
+# %% ../../nbs/4_papers/43_original.ipynb #fccdfb19
 def run_habits(
     dataset:str,     # A HeCo dataset
     model:str,       # One of `rungs`
@@ -173,18 +173,20 @@ def run_habits(
         metrics["valid"][f"macro_f1_{size}"] = read.valid["macro_f1"]
         metrics["test"] |= {f"{name}_{size}": value for name, value in read.test.items()}
         intervals[f"macro_f1_{size}"] = read.intervals["macro_f1"]
-    return Outcome(metrics, {"test": intervals}, None, asdict(config) | asdict(rungs[model]) | probing, digest,
-                   {"targets": graph.n}, {"fit": middle - start, "score": time.perf_counter() - middle},
+    used = asdict(config) | asdict(rungs[model]) | probing
+    return Outcome(metrics, {"test": intervals}, None, used, digest, {"targets": graph.n},
+                   {"fit": middle - start, "score": time.perf_counter() - middle},
                    details={"losses": losses})
 
 study = Study(
     name="habits", about="What does each habit of the original's graph model cost?",
     datasets=("heco-acm", "heco-aminer", "heco-dblp", "heco-freebase", "heco-sample"), sample="heco-sample",
     models=tuple(rungs), measure="macro_f1_20",
-    columns=("purity", "chance", "alone", "loss_first", "loss_last", "random_cosine", "itself", "macro_f1_20"),
+    columns=("purity", "chance", "alone", "loss_first", "loss_last", "random_cosine", "itself",
+             "macro_f1_20"),
     run=run_habits, presets=("as_published", "quick"))
 
-# %% ../../nbs/4_papers/43_original.ipynb #85e34ada
+# %% ../../nbs/4_papers/43_original.ipynb #45fde216
 class SlowOriginal:
     "One batch of the original in the original's way (cells 5, 6 and 8)."
 
@@ -205,12 +207,14 @@ class SlowOriginal:
     def find(self, name, rows):
         "Neighbours of some papers, as lists."
         starts, ends = self.lists[name]
-        return [ends[low:high].tolist() for low, high in zip(starts[rows].tolist(), starts[rows + 1].tolist())]
+        bounds = zip(starts[rows].tolist(), starts[rows + 1].tolist())
+        return [ends[low:high].tolist() for low, high in bounds]
 
     def average(self, name, lists):
         "The mean over each list; zeros for an empty one."
         table = self.tables[name]
-        return torch.stack([table[some].mean(0) if some else table.new_zeros(table.shape[1]) for some in lists])
+        zeros = table.new_zeros(table.shape[1])
+        return torch.stack([table[some].mean(0) if some else zeros for some in lists])
 
     def draw(self, rows):
         "Which papers of the batch are positives of which, `(b, b)`."
@@ -226,7 +230,7 @@ class SlowOriginal:
                 if i != j and other in own: mask[i, j] = True
         return mask
 
-# %% ../../nbs/4_papers/43_original.ipynb #c5125617
+# %% ../../nbs/4_papers/43_original.ipynb #f729b902
 def slow_loss(
     first:torch.Tensor,   # `(b, d)` one view, projected
     second:torch.Tensor,  # `(b, d)` the other
@@ -250,8 +254,9 @@ def slow_step(
     sides = ((("author", "concept"), network.schema, network.weigh_schema),
              ([name for name in slow.lists if "-" in name], network.paths, network.weigh_paths))
     for names, linears, weigh in sides:
-        parts = [F.dropout(F.elu(linear(slow.average("paper" if "-" in name else name, slow.find(name, rows)))),
-                           config.feature_dropout) for name, linear in zip(names, linears)]
+        means = [slow.average("paper" if "-" in name else name, slow.find(name, rows)) for name in names]
+        parts = [F.elu(linear(mean)) for linear, mean in zip(linears, means)]
+        parts = [F.dropout(part, config.feature_dropout) for part in parts]
         stacked = torch.stack(parts, dim=1)
         alpha = torch.softmax(weigh(torch.tanh(stacked)), dim=1)
         views.append(network.project(F.normalize((alpha*stacked).sum(1), dim=1)))
@@ -307,7 +312,7 @@ def make_published(
     made = make_graph("paper", sizes, edges, features=features, paths={path: table, everybody: table})
     return complete_path(made, everybody)
 
-# %% ../../nbs/4_papers/43_original.ipynb #39d04781
+# %% ../../nbs/4_papers/43_original.ipynb #2ce950e4
 def open_published(
     shapes:Shapes,
     seed:int,
@@ -382,11 +387,12 @@ def measure_fast(
         losses.append(take_step(network, optimizer, loss_of(means)))
     for epoch in range(repeats):
         start = time.process_time()
-        for means in ViewBatches(reader, config.batch, seed, epoch): take_step(network, optimizer, loss_of(means))
+        for means in ViewBatches(reader, config.batch, seed, epoch):
+            take_step(network, optimizer, loss_of(means))
         times.append(time.process_time() - start)
     return {"losses": losses, "seconds": float(np.median(times)), "ready": ready, "peak_mb": peak_memory_mb()}
 
-# %% ../../nbs/4_papers/43_original.ipynb #ed457f55
+# %% ../../nbs/4_papers/43_original.ipynb #8780d390
 def measure_alone(
     measure,   # A function of a module
     *words,    # What it is given
@@ -404,17 +410,19 @@ def run_heco_speed(
     data:str|None,   # Not used
     device:str,      # Not used: one thread of the CPU
 )->Outcome:
-    "Processor seconds of an epoch and peak megabytes, the original's way and ours, and how far losses differ."
-    c = {"steps": 10, "repeats": 3} | {name: settings[name] for name in ("steps", "repeats") if name in settings}
+    "Processor seconds and peak megabytes of an epoch, the original's way and ours; how far losses differ."
+    c = {name: settings.get(name, usual) for name, usual in (("steps", 10), ("repeats", 3))}
     shapes = Shapes().scale(.1) if preset == "quick" else Shapes()
     for name, value in settings.items():
         if name not in c: shapes = replace_setting(shapes, name, value)
     slow = measure_alone(measure_slow, shapes, seed, c["steps"])
     fast = measure_alone(measure_fast, shapes, slow["pairs"], seed, c["repeats"])
     apart = float(np.abs(np.subtract(slow["losses"], fast["losses"])).max())
-    figures = {"heco_speedup": slow["seconds"]/fast["seconds"], "heco_memory": slow["peak_mb"]/fast["peak_mb"],
-               "heco_losses_difference": apart, "heco_losses_compared": len(slow["losses"]),
-               "seconds_slow": slow["seconds"], "seconds_fast": fast["seconds"], "seconds_ready": fast["ready"],
+    figures = {"heco_speedup": slow["seconds"]/fast["seconds"],
+               "heco_memory": slow["peak_mb"]/fast["peak_mb"], "heco_losses_difference": apart,
+               "heco_losses_compared": len(slow["losses"]),
+               "seconds_slow": slow["seconds"], "seconds_fast": fast["seconds"],
+               "seconds_ready": fast["ready"],
                "peak_mb_slow": slow["peak_mb"], "peak_mb_fast": fast["peak_mb"]}
     made = hashlib.sha256(repr((shapes, seed)).encode()).hexdigest()
     return Outcome({"valid": {}, "test": figures}, {}, None, asdict(shapes) | c, made,
@@ -422,7 +430,7 @@ def run_heco_speed(
                    {"fit": fast["seconds"], "score": slow["seconds"]},
                    details={"losses_slow": slow["losses"], "losses_fast": fast["losses"]})
 
-# %% ../../nbs/4_papers/43_original.ipynb #10b0fd04
+# %% ../../nbs/4_papers/43_original.ipynb #7d2fba5d
 def make_growing(
     papers:int,
     seed:int = 0,
@@ -431,8 +439,9 @@ def make_growing(
     rng = np.random.default_rng(derive_seed(seed))
     sizes = {"paper": papers, "author": papers, "term": max(2, papers//4)}
     rows = np.arange(papers)
-    edges = {("paper", name): np.stack([np.repeat(rows, count), rng.integers(sizes[name], size=papers*count)], 1)
-             for name, count in (("author", 4), ("term", 6))}
+    def draw(name, count):
+        return np.stack([np.repeat(rows, count), rng.integers(sizes[name], size=papers*count)], axis=1)
+    edges = {("paper", name): draw(name, count) for name, count in (("author", 4), ("term", 6))}
     features = {"paper": rng.normal(size=(papers, 32)).astype(np.float32)}
     return make_graph("paper", sizes, edges, features=features)
 

@@ -10,10 +10,9 @@ __all__ = ['mixed', 'spans', 'best', 'presets', 'study', 'Moment', 'check_years'
            'CitationsConfig', 'Lists', 'open_settings', 'show_weights', 'quote_lists', 'read_list', 'run_citations',
            'compare_rows']
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #fa1d8b59
+# %% ../../nbs/4_papers/42_recommend.ipynb #44e8ba7e
 import html, time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -24,12 +23,12 @@ from ..datasets import InputError, suggest
 from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, words
 from ..measures import Difference, bootstrap_interval, compare, list_measures
 from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside,
-                                    collect_names, count_path, describe_pairs, read_paper_table, weigh_others)
+                                    collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
 from ..runs import Outcome, Study, replace_setting
 from ..training import TrainingConfig
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #028bbca7
+# %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
 @dataclass(frozen=True, eq=False)
 class Moment:
     "What is known when some papers are new, and which earlier ones they will cite."
@@ -46,7 +45,8 @@ def check_years(
     where:str = "papers",  # Named in the message
 )->np.ndarray:           # `(n,)` float
     "The year of each paper. Raises `InputError` for a paper without one."
-    if "year" not in table.columns: raise InputError(f"{where}: no column 'year', which a split by time needs")
+    if "year" not in table.columns:
+        raise InputError(f"{where}: no column 'year', which a split by time needs")
     years = pd.to_numeric(table["year"], errors="coerce").to_numpy(float)
     bad = np.flatnonzero(~np.isfinite(years))
     if len(bad): raise InputError(f"{where}, row {bad[0] + 1}: year {table['year'].iloc[bad[0]]!r} is none")
@@ -229,7 +229,7 @@ def prepare_graph(
     chosen = cited_positives(moment, most) if positives == "cited" else choose_positives(paths.values(), most)
     return replace(graph, paths=paths, positives=chosen)
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #53f78fe0
+# %% ../../nbs/4_papers/42_recommend.ipynb #3e82ba6d
 @dataclass(frozen=True)
 class Reason:
     "Why two papers belong together."
@@ -285,7 +285,8 @@ class Guide:
         "The reason to read one paper beside the other."
         shared, step = self.share(paper, other), " – "
         names = {name: tuple(self.call(name, node) for node in some[:most]) for name, some in shared.items()}
-        if shared: return Reason(names, step.join(["this paper", next(iter(names.values()))[0], "that paper"]))
+        if shared:
+            return Reason(names, step.join(["this paper", next(iter(names.values()))[0], "that paper"]))
         near = np.minimum(self.reach(paper), self.reach(other))
         near[[paper, other]] = 0
         between = int(near.argmax())
@@ -295,7 +296,7 @@ class Guide:
         return Reason({}, step.join(["this paper", first, self.call(self.graph.target, between), last,
                                      "that paper"]))
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #6cb77e70
+# %% ../../nbs/4_papers/42_recommend.ipynb #e3bb1b5b
 def find_paper(
     graph:Graph,
     paper,         # Its number, or its id
@@ -331,7 +332,7 @@ def make_list(
     if score.shape != (graph.n,): raise InputError(f"scores {score.shape}, but there are {graph.n} papers")
     table = pd.DataFrame({"id": range(graph.n)}) if graph.table is None else graph.table
     year = table["year"].to_numpy(float) if "year" in table else np.full(graph.n, np.nan)
-    if among is None: among = np.arange(graph.n) if np.isnan(year[paper]) else np.flatnonzero(year < year[paper])
+    if among is None: among = np.flatnonzero((year < year[paper]) | np.isnan(year[paper]))
     among = np.setdiff1d(among, [paper])
     if not np.isfinite(score[among]).all(): raise InputError("a score of a candidate is not finite")
     if not len(among): raise InputError(f"no paper is older than {table['id'].iloc[paper]}: nothing to list")
@@ -356,8 +357,8 @@ def recommend(
     length = np.linalg.norm(vectors, axis=1).clip(1e-12)
     return make_list(graph, vectors @ vectors[paper]/(length*length[paper]), paper, **more)
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #a05d79c6
-_card = {"box": "max-width:44rem;border:1px solid #8886;border-radius:.7rem;padding:.9rem 1.2rem;line-height:1.4",
+# %% ../../nbs/4_papers/42_recommend.ipynb #35096114
+_card = {"box": "max-width:44rem;border:1px solid #8886;border-radius:.7rem;padding:.9rem 1.2rem",
          "small": "font-size:.85em;opacity:.8", "row": "border-top:1px solid #8884;padding:.55rem 0",
          "bar": "height:.25rem;border-radius:.2rem;background:#2780e3;margin:.25rem 0;"}
 
@@ -378,14 +379,15 @@ def draw_card(
         year = "" if np.isnan(one["year"]) else f" ({one['year']:.0f})"
         tick = ' <span title="it does cite this one">✓ cited</span>' if one.get("cited") else ""
         width = 100*max(0., one["score"])/high
-        rows.append(f'<div style="{_card["row"]}">{one["place"]}. {html.escape(str(one["title"]))}{year}{tick}'
+        title = f'{one["place"]}. {html.escape(str(one["title"]))}{year}{tick}'
+        rows.append(f'<div style="{_card["row"]}">{title}'
                     f'<div style="{_card["bar"]}width:{width:.0f}%" title="score {one["score"]:.2f}"></div>'
                     f'<div style="{_card["small"]}">{draw_reason(one["reason"])}</div></div>')
     return (f'<div style="{_card["box"]}"><div style="{_card["small"]}">To read beside</div>'
             f'<div style="font-weight:600;margin-bottom:.5rem">{html.escape(found.about)}</div>'
             f'{"".join(rows)}</div>')
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #d726a457
+# %% ../../nbs/4_papers/42_recommend.ipynb #886a2472
 mixed = {"blend": ("text", "heco"), "plain-blend": ("text", "co-authors", "popularity"),
          "full-blend": ("text", "heco", "co-authors", "popularity")}
 spans = (1., 2., 3., 5., 8., np.inf)   # Years that `popularity` chooses from
@@ -407,7 +409,8 @@ class CitationsConfig:
         for name, kind in (("heco", HeCoConfig), ("cuts", PathCuts)):
             given = getattr(self, name)
             if isinstance(given, dict): object.__setattr__(self, name, kind(**given))
-        if self.positives not in ("cited", "paths"): raise suggest(self.positives, ("cited", "paths"), "positives")
+        known = ("cited", "paths")
+        if self.positives not in known: raise suggest(self.positives, known, "positives")
         if self.most < 2: raise InputError(f"most = {self.most}; at least 2, itself and one more, was wanted")
         if not self.valid_from < self.test_from:
             raise InputError(f"valid_from {self.valid_from} must be before test_from {self.test_from}")
@@ -418,7 +421,7 @@ presets = {"best": best,
                best.heco.training, epochs=30))),
            "as_published": replace(best, heco=HeCo.as_published, cuts=PathCuts(), positives="paths")}
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #1ecd607d
+# %% ../../nbs/4_papers/42_recommend.ipynb #fac65996
 class Lists:
     "Scores of all rows on one table of papers."
 
@@ -444,7 +447,8 @@ class Lists:
         c = self.config
         graph = prepare_graph(moment, self.embed(moment), c.cuts, c.positives, c.most)
         if c.heco.features != "all" or "term" not in graph.names: return graph
-        return replace(graph, features=graph.features | {"term": embed_texts(graph.names["term"], self.device)})
+        terms = embed_texts(graph.names["term"], self.device)
+        return replace(graph, features=graph.features | {"term": terms})
 
     def place(self, moment):
         "HeCo's vectors at a moment."
@@ -458,7 +462,8 @@ class Lists:
     )->tuple[object, np.ndarray]:  # What was chosen; scores at the first moment
         "What a row leaves to the first moment."
         if model == "popularity": options = {span: score_popularity(self.first, span) for span in spans}
-        elif model == "text": options = {name: self.score(name, self.first) for name in ("tfidf-words", "minilm")}
+        elif model == "text":
+            options = {name: self.score(name, self.first) for name in ("tfidf-words", "minilm")}
         elif model in mixed:
             found = [self.choose(part) for part in mixed[model]]
             weights = choose_weights([score for _, score in found], self.first.cited)
@@ -487,7 +492,7 @@ class Lists:
         self.kept[model, id(moment)] = found
         return found
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #2efa1fe9
+# %% ../../nbs/4_papers/42_recommend.ipynb #2d2587c1
 def open_settings(
     model:str,       # A row of the table
     preset:str,      # `best`, `quick` or `as_published`
@@ -566,7 +571,8 @@ def run_citations(
                     "positives": describe_pairs(positives), "space": describe_vectors(vectors, positives)}
     return Outcome(
         {"valid": valid, "test": list_measures(places)},
-        {"test": {name: bootstrap_interval(each[name].to_numpy()) for name in each}}, None, asdict(config), digest,
+        {"test": {name: bootstrap_interval(each[name].to_numpy()) for name in each}},
+        None, asdict(config), digest,
         {"valid_asking": len(first.new), "valid_candidates": len(first.known), "valid_cited": first.cited.nnz,
          "asking": len(second.new), "candidates": len(second.known), "cited": second.cited.nnz,
          "lost": second.lost}, {"fit": middle - start, "score": end - middle},
@@ -575,7 +581,8 @@ def run_citations(
 study = Study(
     name="citations", about="Which earlier papers does a new one cite?",
     datasets=("vispub", "papers-sample"), sample="papers-sample",
-    models=("popularity", "co-authors", "terms", "tfidf-words", "minilm", "text", "heco", *mixed), measure="ndcg",
+    models=("popularity", "co-authors", "terms", "tfidf-words", "minilm", "text", "heco", *mixed),
+    measure="ndcg",
     columns=("recall_at_10", "recall_at_50", "mrr", "ndcg"), run=run_citations,
     presets=("best", "quick", "as_published"))
 

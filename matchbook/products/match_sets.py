@@ -332,7 +332,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #4dd116b4
+# %% ../../nbs/3_products/35_match_sets.ipynb #34d41440
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -385,5 +385,6 @@ benchmarks = Study(
     datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample"), sample="shopee-sample",
     models=("self-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth"), measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
-             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup", "heco_speedup", "heco_memory"),
+             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup", "heco_speedup",
+             "heco_memory"),
     run=run_benchmark, presets=("best", "quick"))
