@@ -139,8 +139,9 @@ def test_a_run_killed_in_the_middle_leaves_no_run_file(tmp_path):
     assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
-papers = ("run", "papers", "--dataset", "heco-sample", "--model", "heco", "--preset", "quick", "--set", "batch=100",
-          "--set", "training.epochs=4", "--set", "training.checkpoint_seconds=0", "--set", "probe.restarts=2")
+papers = ("run", "papers", "--dataset", "heco-sample", "--model", "heco", "--preset", "quick",
+          "--set", "batch=100", "--set", "training.epochs=4", "--set", "training.checkpoint_seconds=0",
+          "--set", "probe.restarts=2")
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_as_a_straight_one(call, monkeypatch, tmp_path):
@@ -162,7 +163,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_a_straight_one(call, monkeyp
     assert call(*papers, "--out", tmp_path/"out")[0] == 0
     assert taken == steps*2 and not list((tmp_path/"cache"/"stopped").iterdir())
     straight, again = (read_run(next((tmp_path/name).rglob("*.json"))) for name in ("straight", "out"))
-    rows = [[{**row, "seconds": 0} for row in run["details"].pop("history")["rows"]] for run in (straight, again)]
+    rows = [[{**row, "seconds": 0} for row in run["details"].pop("history")["rows"]]
+            for run in (straight, again)]
     assert rows[0] == rows[1] and straight["details"] == again["details"]
     assert straight["metrics"] == again["metrics"]
 
