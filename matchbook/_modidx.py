@@ -668,6 +668,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'matchbook/products/listings.py'),
                                              'matchbook.products.listings._vectors_of': ( '3_products/listings.html#_vectors_of',
                                                                                           'matchbook/products/listings.py'),
+                                             'matchbook.products.listings.check_fields': ( '3_products/listings.html#check_fields',
+                                                                                           'matchbook/products/listings.py'),
                                              'matchbook.products.listings.check_labels': ( '3_products/listings.html#check_labels',
                                                                                            'matchbook/products/listings.py'),
                                              'matchbook.products.listings.check_listings': ( '3_products/listings.html#check_listings',
