@@ -400,7 +400,7 @@ def to_markdown(
              *([cell(name, value) for name, value in row.items()] for row in table.to_dict("records"))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-# %% ../nbs/1_foundations/18_runs.ipynb #5e89eb1a
+# %% ../nbs/1_foundations/18_runs.ipynb #c235ddfc
 claim_keys = ("study", "dataset", "model", "measure", "figure", "source", "status", "differs")
 claim_statuses = ("read in the source", "second hand", "unchecked")
 
@@ -412,8 +412,14 @@ def read_claims(
     "The published figures. Raises `InputError` for one without source, status or difference."
     import yaml
     path = Path(folder or results_folder())/"claims.yaml"
-    claims = yaml.safe_load(path.read_text()) or [] if path.exists() else []
-    for number, claim in enumerate(claims, 1):
+    read = yaml.safe_load(path.read_text()) or [] if path.exists() else []
+    claims = []
+    for number, entry in enumerate(read, 1):
+        entry, several = dict(entry), {entry.get("measure"): entry.get("figure")}
+        if "figures" in entry: several = entry.pop("figures")
+        for measure, figure in several.items():
+            claims.append(entry | ({"measure": measure, "figure": figure} if measure and figure else {}))
+        claim = claims[-1]
         lacking = [key for key in claim_keys if key not in claim]
         if lacking: raise InputError(f"{path}, claim {number}: lacks {', '.join(lacking)}")
         if claim["status"] not in claim_statuses:
@@ -426,9 +432,12 @@ def claims_table(
     folder:str|Path|None = None,  # The results folder
 )->pd.DataFrame:                  # claimed by, measure, figure, status, what differs, source
     "Published figures, and why they are not ours."
-    return pd.DataFrame([{"claimed for": c["model"], c["measure"]: c["figure"], "status": c["status"],
-                          "what differs": c["differs"], "source": c["source"]}
-                         for c in read_claims(folder, study, dataset)])
+    rows = {}
+    for claim in read_claims(folder, study, dataset):
+        row = rows.setdefault(tuple(claim[key] for key in ("model", "status", "differs", "source")), {})
+        row[claim["measure"]] = claim["figure"]
+    return pd.DataFrame([{"claimed for": model, **row, "status": status, "what differs": differs,
+                          "source": source} for (model, status, differs, source), row in rows.items()])
 
 # %% ../nbs/1_foundations/18_runs.ipynb #beda8d89
 def fill_tables(
