@@ -75,7 +75,7 @@ def split_by_time(
     parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
     return Split(*(np.flatnonzero(part) for part in parts))
 
-# %% ../nbs/1_foundations/12_splits.ipynb #b5c3f853
+# %% ../nbs/1_foundations/12_splits.ipynb #67b0d71e
 def find_clusters(
     left:np.ndarray,   # `(p,)` item numbers
     right:np.ndarray,  # `(p,)` item numbers
@@ -97,6 +97,7 @@ def split_by_cluster(
     shares:tuple[float, float, float] = (0.6, 0.2, 0.2),  # Of the items, for train, valid, test
     seed:int = 0,                                         # Of the clusters' places and the new negatives
     near:Callable|None = None,                            # `(lefts, rights)` → `(c, 2)` pairs to draw first
+    never:Iterable[tuple[int, int]] = (),                 # Pairs that are no negatives, such as doubtful ones
 )->dict[str, pd.DataFrame]:                               # Of each part: left, right, label, drawn (or not)
     "Pairs whose entities stay on one side, negatives drawn anew to the whole's share of positives."
     left, right, label = np.asarray(left), np.asarray(right), np.asarray(label)
@@ -111,7 +112,7 @@ def split_by_cluster(
         wanted = round(kept["label"].sum()*(1 - label.mean())/label.mean()) - int((kept["label"] == 0).sum())
         lefts, rights = np.intersect1d(items, left), np.intersect1d(items, right)
         first = None if near is None or wanted < 1 else near(lefts, rights)
-        own = set(zip(kept["left"], kept["right"]))
+        own = {*zip(kept["left"], kept["right"]), *never}
         new = draw_negatives(lefts, rights, cluster, wanted, rng, own, first)
         drawn = pd.DataFrame(new, columns=["left", "right"]).assign(label=0, drawn=True)
         parts[name] = pd.concat([kept, drawn], ignore_index=True) if len(drawn) else kept

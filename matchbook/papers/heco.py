@@ -680,7 +680,7 @@ class MeansNetwork(nn.Module):
                                              for some, dim in zip(zip(*found), (0, 1, 0, 1)))
         return schema, paths, of_types.mean(1), of_paths.mean(1)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #1291c194
+# %% ../../nbs/4_papers/41_heco.ipynb #dae0288d
 class ViewBatches:
     "The batches of one epoch, each made when it is asked for."
 
@@ -705,7 +705,8 @@ class ViewLoss(nn.Module):
         config:HeCoConfig,
     ):
         super().__init__()
-        self.config, self.total, self.count = config, 0., 0
+        self.config = config
+        self.register_buffer("sums", torch.zeros(2, dtype=torch.float64))   # of losses, and of targets
 
     def forward(self, network, views):
         "Mean loss, and of how many targets."
@@ -719,13 +720,14 @@ class ViewLoss(nn.Module):
             gone = hidden[views.own]
             rebuilt = F.cosine_similarity(network.rebuild(paths[gone]), views.parts[gone], dim=1)
             loss = loss + c.rebuild*(1 - rebuilt).sum()/gone.sum().clamp(min=1)
-        self.total, self.count = self.total + float(loss.detach())*len(views), self.count + len(views)
+        self.sums += torch.tensor([float(loss.detach())*len(views), len(views)], device=self.sums.device)
         return loss, len(views)
 
     def end_epoch(self)->dict:
         "Mean loss since this was last asked."
-        mean, self.total, self.count = self.total/max(1, self.count), 0., 0
-        return {"loss": mean}
+        total, count = self.sums.tolist()
+        self.sums.zero_()
+        return {"loss": total/max(1, count)}
 
 # %% ../../nbs/4_papers/41_heco.ipynb #0db5cf9e
 class HeCo:
