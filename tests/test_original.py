@@ -100,7 +100,7 @@ def test_a_row_without_positives_costs_a_constant_or_nothing(graph):
     for constant in (True, False):
         loss = HabitLoss(tiny, Habits(constant=constant, itself=False, drawn=True))
         losses[constant] = float(loss(network, some)[0].detach())
-        assert loss.alone == 60 - len(kept[0].unique()) >= 30 and loss.count == 60
+        assert loss.seen.tolist() == [60, 60 - len(kept[0].unique())] and loss.seen[1] >= 30
     with torch.no_grad(): schema, paths = map(network.project, network(some))
     mask = torch.zeros(60, 60, dtype=torch.bool)
     mask[tuple(kept)] = True

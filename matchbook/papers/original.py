@@ -8,7 +8,7 @@ __all__ = ['rungs', 'study', 'growing', 'Habits', 'complete_path', 'HabitReader'
            'take_step', 'split_batches', 'measure_slow', 'measure_fast', 'measure_alone', 'run_heco_speed',
            'make_growing', 'measure_growth', 'run_heco_growth']
 
-# %% ../../nbs/4_papers/43_original.ipynb #2d90bc9c
+# %% ../../nbs/4_papers/43_original.ipynb #b0cd7ace
 import hashlib, multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from ..batches import derive_seed
 from ..datasets import InputError, suggest
 from .graph import Graph, PathCuts, choose_positives, describe_pairs, make_graph, read_heco
-from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, ViewBatches, ViewLoss,
-                                   contrast, describe_vectors, probe)
+from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, ViewBatches, contrast,
+                                   describe_vectors, probe)
 from ..runs import Outcome, Study, peak_memory_mb, replace_setting
 from ..training import train
 
@@ -53,7 +53,7 @@ def complete_path(
     table = sparse.csr_matrix((np.ones(len(others), np.float32), others, np.arange(n + 1)*(n - 1)), (n, n))
     return replace(graph, paths=graph.paths | {path: table})
 
-# %% ../../nbs/4_papers/43_original.ipynb #f79bed6a
+# %% ../../nbs/4_papers/43_original.ipynb #4cc2b97d
 class HabitReader(MeansReader):
     "The original's reader, with positives by other rules."
 
@@ -80,15 +80,16 @@ class HabitReader(MeansReader):
             pairs = torch.from_numpy(np.stack(table.nonzero()).astype(np.int64))
         return replace(means, pairs=pairs)
 
-class HabitLoss(ViewLoss):
+class HabitLoss(nn.Module):
     "The original's loss, with what the habits say of rows without positives and of oneself."
 
     def __init__(self,
         config:HeCoConfig,
         habits:Habits,
     ):
-        super().__init__(config)
-        self.habits, self.alone = habits, 0
+        super().__init__()
+        self.config, self.habits = config, habits
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))   # targets, and those left alone
 
     def forward(self, network, means):
         "Mean loss, and of how many targets."
@@ -96,11 +97,10 @@ class HabitLoss(ViewLoss):
         c, h = self.config, self.habits
         loss = contrast(network.project(paths), network.project(schema), means.pairs, c.temperature,
                         c.balance, itself=h.itself, empty=1e-8 if h.constant else None)
-        self.count += len(means)
-        self.alone += len(means) - len(means.pairs[0].unique())
+        self.seen += torch.tensor([len(means), len(means) - len(means.pairs[0].unique())])
         return loss, len(means)
 
-# %% ../../nbs/4_papers/43_original.ipynb #7b08bc2a
+# %% ../../nbs/4_papers/43_original.ipynb #583a60ef
 def rank_itself(
     schema:np.ndarray,   # `(n, d)` unit rows
     paths:np.ndarray,    # `(n, d)` unit rows, the same targets in the other view
@@ -135,7 +135,7 @@ def fit_habits(
     positives = reader.positives if habits.drawn else reader.chosen
     pairs = describe_pairs(positives, graph.labels)
     figures = {"purity": pairs["purity"], "chance": pairs["chance"], "density": pairs["density"],
-               "alone": loss.alone/loss.count, "loss_first": losses[0], "loss_last": losses[-1],
+               "alone": float(loss.seen[1]/loss.seen[0]), "loss_first": losses[0], "loss_last": losses[-1],
                "random_cosine": describe_vectors(both, positives)["random"],
                "uniformity": describe_vectors(both, positives)["uniformity"],
                "itself": rank_itself(schema.numpy(), paths.numpy())}
