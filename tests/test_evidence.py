@@ -80,13 +80,14 @@ def test_figures_that_no_matrix_has_are_impossible():
 
 def test_counting_matrices_is_as_by_looping():
     rng, kinds = np.random.default_rng(2), set()
-    for _ in range(60):
-        rows = int(rng.integers(5, 24))
+    for _ in range(100):
+        rows = int(rng.integers(5, 20))
         values = rng.choice(np.linspace(.1, 1, 19), 4) if rng.random() < .5 else None
         if values is None:
             positive = int(rng.integers(1, rows))
             values = figures_of(*draw_matrix(rng, positive, rows - positive))
-        row = tuple(read_figures([f"{one:.2f}" for one in values], "x"))
+        row = tuple(anything if rng.random() < .4 else one
+                    for one in read_figures([f"{one:.2f}" for one in values], "x"))
         slow = 0
         for positive in range(rows + 1):
             for hit in range(positive + 1):
@@ -225,6 +226,12 @@ def test_leaks_are_found_by_the_columns_there_are(tmp_path):
     with pytest.raises(InputError, match="a file in .csv"): read_part(tmp_path/"x.doc")
 
 
+def test_a_known_item_is_told_and_a_known_pair_is_wrong():
+    train = pd.DataFrame({"left": ["a"], "right": ["b"]})
+    for test, wrong in ((("b", "a"), True), (("a", "c"), False), (("c", "d"), False)):
+        assert check_leaks(train, pd.DataFrame([test], columns=["left", "right"])).wrong == wrong
+
+
 # Thresholds, seeds
 
 def test_a_threshold_from_elsewhere_is_seldom_flagged_and_one_from_here_mostly():
@@ -255,7 +262,9 @@ def test_seeds_are_paired_where_they_can_be():
     apart = pd.DataFrame([row | {"seed": row["seed"] + 100*(row["model"] == "a")} for row in rows])
     welch, = check_seeds(apart, "f1").findings
     assert welch.wrong and "Welch" in welch.said
-    assert check_seeds(pd.DataFrame(rows), "f1", higher_is_better=False).findings[0].where == "a against b"
+    for higher, where in ((True, "b against a"), (False, "a against b")):
+        found, = check_seeds(pd.DataFrame(rows), "f1", higher_is_better=higher).findings
+        assert found.where == where and 0 < found.figures["low"] < found.figures["difference"]
 
 
 @pytest.mark.parametrize("rows,said", [
