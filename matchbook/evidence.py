@@ -124,7 +124,7 @@ def implied_share(
     high = min(high, 1., accuracy.high/max(1e-9, min(r for _, r in corners)))   # what is found is right
     return None if low > high + 1e-12 else (low, high)
 
-# %% ../nbs/1_foundations/19_evidence.ipynb #6315f2a9
+# %% ../nbs/1_foundations/19_evidence.ipynb #975b13b8
 def count_matrices(
     figures:tuple[Printed, ...],   # Accuracy, precision, recall, F1
     rows:int,                      # Of the test part
@@ -140,7 +140,7 @@ def count_matrices(
             raise InputError(f"{rows} rows are too many to try all matrices")
         with np.errstate(divide="ignore", invalid="ignore"):
             low = np.fmax.reduce([rows*(1 - accuracy.high) - positive + hits, hits/precision.high - hits,
-                                  2*hits/f1.high - hits - positive])        # 0/0 says nothing, and is passed over
+                                  2*hits/f1.high - hits - positive])   # 0/0 says nothing
             high = np.fmin.reduce([rows*(1 - accuracy.low) - positive + hits, hits/precision.low - hits,
                                    2*hits/f1.low - hits - positive, np.full(len(hits), rows - positive)])
         low, high = np.ceil(np.maximum(low, 0) - slack), np.floor(high + slack)
