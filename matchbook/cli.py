@@ -214,6 +214,11 @@ def planned_runs(
     if found: return [one for one in there if one[0] in found and one[3] == 0 and not one[4]]
     return [(plan.sample, model, "quick", 0, {}) for model in plan.models]
 
+# %% ../nbs/6_practice/60_cli.ipynb #76e100ec
+from .audit import app as audit_app
+
+app.add_typer(audit_app, name="audit")
+
 # %% ../nbs/6_practice/60_cli.ipynb #faa80ba9
 @app.callback(invoke_without_command=True)
 def version(

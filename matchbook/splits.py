@@ -139,7 +139,7 @@ def draw_negatives(
         new.append(pair)
     return np.array(new, dtype=np.int64).reshape(-1, 2)
 
-# %% ../nbs/1_foundations/12_splits.ipynb #b878fdc4
+# %% ../nbs/1_foundations/12_splits.ipynb #0b5ce77f
 @dataclass(frozen=True)
 class Leak:
     "One way in which the test part is known from training."
@@ -159,13 +159,13 @@ def find_text_leaks(
 )->list[Leak]:            # `verbatim` (after `clean_text`) and `near duplicate` (those not verbatim)
     "Test texts that training has, or nearly has."
     from matchbook.encoders import TfidfEncoder, clean_text, words
-    from matchbook.neighbours import join
+    from matchbook.neighbours import join_near
     train, test = list(train), list(test)
     if not train or not test: raise InputError("texts on both sides of the split were wanted")
     known = {clean_text(text) for text in train}
     same = np.array([clean_text(text) in known for text in test])
     encoder = TfidfEncoder(words).fit(train)
-    found = join(encoder.embed(test), encoder.embed(train), near)
+    found = join_near(encoder.embed(test), encoder.embed(train), near)
     return [_leak("verbatim", same), _leak("near duplicate", (np.diff(found.indptr) > 0) & ~same)]
 
 def find_group_leaks(
