@@ -75,7 +75,7 @@ class FineTuneConfig:
         if self.bits and self.tuning == "full":
             raise InputError("weights in 4 bits can't be trained: take tuning lora")
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #5d6d5715
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #dcd4a970
 logger = logging.getLogger("matchbook")
 
 class PostReader:
@@ -113,8 +113,8 @@ class PostReader:
             ids.append([*post, *context] or [self.pad])
             sides.append([0]*(len(ids[-1]) - len(context)) + [1]*len(context))
         if cut: logger.info("%d of %d posts are longer than %d tokens: cut", cut, len(posts), room)
-        return {name: Ragged.from_list(some, dtype=torch.long) for name, some in
-                (("ids", ids), ("sides", sides))}
+        return {name: Ragged.from_list(some, dtype=torch.long)
+                for name, some in (("ids", ids), ("sides", sides))}
 
 # %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #7bd2679a
 steps = torch.tensor([0., 1/3, 2/3, 1.])   # What a judge can say
@@ -199,7 +199,7 @@ def headline_loss(
     named = binary_cross_entropy_with_logits(logit, batch["class"], pos_weight=pull)
     return (1 - config.class_share)*strength + config.class_share*named
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #39d14827
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #37be4b31
 def drop_pooler(
     encoder:nn.Module,   # BERT's family has a layer on top that was made for another task
 )->nn.Module:            # The same without it
@@ -240,7 +240,7 @@ def rate_groups(
     network:HeadlineNetwork,
     config:FineTuneConfig,
 )->list[dict]:              # Groups of an optimizer
-    "Weights by the rate at which they learn: the heads fastest, lower layers slower where decay is asked for."
+    "Weights by the rate at which they learn: the heads fastest, lower layers slower where that is asked."
     base, decay = config.training.learning_rate, config.layer_decay
     depth = getattr(network.encoder.config, "num_hidden_layers", 0)
     groups = {}
@@ -253,7 +253,7 @@ def rate_groups(
         groups.setdefault(rate, []).append(weight)
     return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #408dd9e5
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #320f983a
 class FineTuned(HeadlineModel):
     "A transformer under two heads, tuned in one of several ways."
     kind = "fine-tuned-headlines"
@@ -365,7 +365,7 @@ def count_weights(
 def open_base(
     config:FineTuneConfig,
 )->tuple:                # Tokenizer and encoder
-    "The base as the settings want it. Raises `InputError` for one that is not there, or 4 bits without means."
+    "The base as settings want it. Raises `InputError` for one that is not there, or 4 bits without means."
     if config.bits:
         from matchbook.clickbait.lora import open_in_4_bits
         return open_in_4_bits(config.base)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['logger', 'class_names', 'splits', 'shares', 'Posts', 'join_text', 'check_ids', 'check_share', 'read_labels',
-           'read_judged', 'read_official', 'read_instances', 'from_table', 'read_posts', 'clean_post', 'spell_posts',
-           'group_near', 'date_posts', 'HeadlineParts', 'cut_posts', 'hold_out', 'read_headline_parts', 'digest_files',
-           'HeadlineModel', 'read_bundle', 'MajorityConfig', 'MajorityHeadlines', 'LinearConfig', 'LinearHeadlines',
-           'measure_headlines', 'headline_intervals', 'judge_noise', 'spell_scores']
+           'read_judged', 'read_official', 'count_empty', 'read_instances', 'from_table', 'read_posts', 'clean_post',
+           'spell_posts', 'group_near', 'date_posts', 'HeadlineParts', 'cut_posts', 'hold_out', 'read_headline_parts',
+           'digest_files', 'HeadlineModel', 'read_bundle', 'MajorityConfig', 'MajorityHeadlines', 'LinearConfig',
+           'LinearHeadlines', 'measure_headlines', 'headline_intervals', 'judge_noise', 'spell_scores']
 
 # %% ../../nbs/2_clickbait/22_headlines.ipynb #7c0ceb11
 import hashlib, json, logging, re
@@ -62,7 +62,7 @@ class Posts:
         "Whether every post has a mean."
         return bool(np.isfinite(self.mean).all())
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #1e57f0b6
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #7bc551f1
 def join_text(
     value,    # Text, or a list of texts
 )->str:       # One line
@@ -71,7 +71,7 @@ def join_text(
     return " ".join(part.strip() for part in parts if isinstance(part, str)).strip()
 
 def check_ids(
-    ids:pd.Series,       # As they stand in the file
+    ids:Iterable,        # As they stand in the file
     where:str|Path,      # Named in the message
 )->np.ndarray:           # `(n,)` text
     "Ids as text. Raises `InputError` with the rows of one that is missing or there twice."
@@ -135,7 +135,7 @@ def read_judged(
     if label is None: label = (np.median(votes, axis=1) > .5 if votes.shape[1] else value > .5).astype(int)
     return votes, value, label
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #8e85d787
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #cee48d09
 def read_official(
     folder:str|Path,     # With instances.jsonl (or posts.jsonl) and truth.jsonl
 )->Posts:
@@ -159,6 +159,10 @@ def read_official(
     rows = np.array([place[one] for one in found.id], dtype=int)
     return replace(found, judgments=votes[rows], mean=mean[rows], label=label[rows])
 
+def count_empty(posts, where):
+    "Say how many posts have no text."
+    if posts.empty.any(): logger.info("%s: %d of %d posts have no text", where, posts.empty.sum(), len(posts))
+
 def read_instances(
     path:str|Path,     # instances.jsonl of the official form; or one with id and text
 )->Posts:              # Without judgments
@@ -171,10 +175,10 @@ def read_instances(
     told = (field(one) for one in (name, "targetTitle", "targetDescription"))
     posts = Posts(check_ids(table["id"], path), *told,
                   np.zeros((len(table), 0)), np.full(len(table), np.nan), np.full(len(table), -1))
-    if posts.empty.any(): logger.info("%s: %d of %d posts have no text", path, posts.empty.sum(), len(posts))
+    count_empty(posts, path)
     return posts
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #6d4cff82
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #55c6e535
 def from_table(
     table:pd.DataFrame,    # A text under one of four names; id, title, description where they are known
     where:str|Path,        # Named in the message
@@ -182,13 +186,14 @@ def from_table(
     "Posts of a table. Raises `InputError` for one without texts, or with neither label nor mean."
     name = next((name for name in ("text", "postText", "headline", "title") if name in table), None)
     if name is None: check_columns(table, ["text"], where)
-    ids = check_ids(table["id"] if "id" in table else pd.Series(range(len(table))), where)
-    field = lambda *names: np.array(next(([join_text(one) for one in table[name]] for name in names
-                                          if name in table), [""]*len(table)), dtype=object)
+    ids = check_ids(table["id"] if "id" in table else range(len(table)), where)
+    def field(*names):
+        there = next((table[one] for one in names if one in table), [""]*len(table))
+        return np.array([join_text(one) for one in there], dtype=object)
     about = () if name == "title" else ("targetTitle", "title")
     posts = Posts(ids, field(name), field(*about), field("targetDescription", "description"),
                   *read_judged(table, where))
-    if posts.empty.any(): logger.info("%s: %d of %d posts have no text", where, posts.empty.sum(), len(posts))
+    count_empty(posts, where)
     return posts
 
 def read_posts(
