@@ -9,8 +9,8 @@ __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Ou
            'name_variant', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
            'to_markdown', 'read_claims', 'claims_table', 'fill_tables', 'compare_runs']
 
-# %% ../nbs/1_foundations/18_runs.ipynb #9fe25115
-import importlib, json, math, os, platform, re, shlex, subprocess, sys
+# %% ../nbs/1_foundations/18_runs.ipynb #a911d996
+import importlib, importlib.util, json, math, os, platform, re, shlex, subprocess, sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ import pandas as pd
 
 from .datasets import InputError, find_card, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #70fcd1fe
+# %% ../nbs/1_foundations/18_runs.ipynb #c3107b75
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -48,11 +48,20 @@ class Study:
     columns:tuple[str, ...]    # The figures of the table, in order
     run:Callable[..., Outcome] # `run(dataset, model, preset, seed, settings, data, device)`
     presets:tuple[str, ...] = ("best", "quick", "as_published")  # Names of settings; the default first
+    needs:dict[str, str] = field(default_factory=dict)  # Model → a package that its row can't run without
+
+    def lacks(self,
+        model:str,   # One of `models`
+    )->str:          # The package that is not installed; empty where all is there
+        "What a model's row needs and this machine has not."
+        package = self.needs.get(model, "")
+        return "" if not package or importlib.util.find_spec(package) else package
 
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks",
-          "papers": "matchbook.papers.heco:study"}
+          "papers": "matchbook.papers.heco:study",
+          "headlines": "matchbook.clickbait.headline_study:study"}
 
 def open_study(
     name:str,  # One of `places`

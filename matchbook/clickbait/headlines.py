@@ -304,7 +304,7 @@ def hold_out(
     valid = np.isin(mine, order[:max(1, len(order)//10)])
     return HeadlineParts(rest[~valid], rest[valid], test, split, int(known.sum()))
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #79c2c22d
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #93da6ade
 def read_headline_parts(
     dataset:str,                   # A dataset of posts, or any name where `data` is given
     data:str|Path|None = None,     # A folder or file, instead; with folders train and test they are the parts
@@ -318,18 +318,21 @@ def read_headline_parts(
     if not 0 <= near <= 1: raise InputError(f"near={near}: a cosine from 0 to 1 was wanted")
     if split not in splits: raise suggest(split, splits, "split of posts")
     if train is None and dataset == "webis17" and data is None:
-        train, test = locate("webis17-170630"), locate("webis17-170720")
+        try: data = locate("webis17")
+        except InputError: train, test = locate("webis17-170630"), locate("webis17-170720")
     if train is None and data is None and dataset == "chakraborty2016":
         found = fingerprint(dataset, locate(dataset))
         return cut_posts(from_table(load(dataset), dataset), split, near), found
-    place = locate(dataset) if train is None and data is None else data
-    if train is None and (Path(place)/"train").is_dir(): train, test = Path(place)/"train", Path(place)/"test"
+    named = train is None and data is None
+    place = Path(locate(dataset) if named else data or ".")
+    if train is None and (place/"train").is_dir(): train, test = place/"train", place/"test"
+    found = (fingerprint(dataset, place) if named else digest_files(place) if train is None else
+             digest_files(train, test))
     if train is not None:
-        return hold_out(read_posts(train), read_posts(test), "official", near), digest_files(train, test)
+        return hold_out(read_posts(train), read_posts(test), "official", near), found
     posts, field = read_posts(place), None
-    if split == "field" and (Path(place)/"posts.jsonl").is_file():
-        field = read_jsonl(Path(place)/"posts.jsonl", ["split"])["split"].to_numpy()
-    found = fingerprint(dataset, place) if data is None else digest_files(place)
+    if split == "field" and (place/"posts.jsonl").is_file():
+        field = read_jsonl(place/"posts.jsonl", ["split"])["split"].to_numpy()
     return cut_posts(posts, split, near, field), found
 
 def digest_files(
@@ -338,6 +341,7 @@ def digest_files(
     "What identifies files that no card knows."
     digest = hashlib.sha256()
     for place in map(Path, places):
+        if not place.exists(): raise InputError(f"no such file: {place}")
         files = [place] if place.is_file() else sorted(
             path for path in place.iterdir() if path.suffix in (".jsonl", ".csv", ".gz"))
         for path in files:
