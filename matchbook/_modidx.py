@@ -108,6 +108,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'matchbook/clickbait/fine_tuning.py'),
                                                  'matchbook.clickbait.fine_tuning.PostReader._cut': ( '2_clickbait/fine_tuning.html#postreader._cut',
                                                                                                       'matchbook/clickbait/fine_tuning.py'),
+                                                 'matchbook.clickbait.fine_tuning.claim_folder': ( '2_clickbait/fine_tuning.html#claim_folder',
+                                                                                                   'matchbook/clickbait/fine_tuning.py'),
                                                  'matchbook.clickbait.fine_tuning.count_votes': ( '2_clickbait/fine_tuning.html#count_votes',
                                                                                                   'matchbook/clickbait/fine_tuning.py'),
                                                  'matchbook.clickbait.fine_tuning.count_weights': ( '2_clickbait/fine_tuning.html#count_weights',

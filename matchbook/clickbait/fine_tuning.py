@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['tunings', 'choices', 'logger', 'steps', 'FineTuneConfig', 'PostReader', 'count_votes', 'target_columns',
            'HeadlineNetwork', 'to_strength', 'headline_loss', 'drop_pooler', 'tune_all', 'tune_none', 'open_tuning',
-           'describe_base', 'rate_groups', 'FineTuned', 'count_weights', 'open_base', 'word_effects']
+           'describe_base', 'rate_groups', 'FineTuned', 'claim_folder', 'count_weights', 'open_base', 'word_effects']
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #bc94d95a
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #349af487
 import hashlib, importlib, json, logging, math, re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ..batches import Ragged, Table, derive_seed, order_by_length
 from .headlines import HeadlineModel, Posts, spell_posts
-from ..datasets import InputError, suggest
+from ..datasets import InputError, read_text, suggest, write_whole
 from ..encoders import open_model
 from ..training import TrainingConfig, learnt_tensors, put_back, train
 
@@ -253,7 +253,7 @@ def rate_groups(
         groups.setdefault(rate, []).append(weight)
     return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #320f983a
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #a453471f
 class FineTuned(HeadlineModel):
     "A transformer under two heads, tuned in one of several ways."
     kind = "fine-tuned-headlines"
@@ -312,9 +312,16 @@ class FineTuned(HeadlineModel):
         valid:Posts,                 # When to stop, calibration and threshold
         folder:str|Path|None = None, # Checkpoints; a training found there goes on
     )->"FineTuned":                  # Itself
-        "Open the base, tune it, choose on valid."
+        "Open the base, tune it, choose on valid. Raises `InputError` for checkpoints of another training."
         self._build()
-        return super().fit(train, valid, folder)
+        if folder is None: return super().fit(train, valid)
+        mark = claim_folder(folder, {
+            "base": self.base_, "posts": hashlib.sha256("\0".join(train.text).encode()).hexdigest(),
+            "settings": asdict(replace(self.config, training=replace(
+                self.config.training, checkpoint_seconds=0., device="auto"))), "seed": self.seed})
+        super().fit(train, valid, folder)
+        mark.unlink()
+        return self
 
     def _table(self, posts, columns): return Table(self.reader_(posts) | columns)
 
@@ -353,6 +360,20 @@ class FineTuned(HeadlineModel):
             raise InputError(f"{folder} was tuned on another model than what {self.config.base!r} is here")
         put_back(self.network_, tensors)
         self.network_.eval()
+
+def claim_folder(
+    folder:str|Path,    # For checkpoints
+    ours:dict,          # What makes this training what it is
+)->Path:                # The file that says so; to be removed at the end
+    "Say whose checkpoints a folder has. Raises `InputError` where they are another training's."
+    path, ours = Path(folder)/"training.json", json.loads(json.dumps(ours))
+    theirs = json.loads(read_text(path)) if path.is_file() else ours
+    for name, said in (("base", "another base model"), ("posts", "other posts"), ("seed", "another seed"),
+                       ("settings", "other settings")):
+        if theirs.get(name) != ours[name]:
+            raise InputError(f"{folder} has checkpoints of a training with {said}: use another folder, or "
+                             "delete it")
+    return write_whole(path, json.dumps(ours))
 
 def count_weights(
     network:nn.Module,
