@@ -173,7 +173,8 @@ def test_four_bits_without_a_kernel_are_refused_in_one_line(monkeypatch):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    return {family: make_base(tmp_path_factory.mktemp(family), family, width=64) for family in ("bert", "llama")}
+    return {family: make_base(tmp_path_factory.mktemp(family), family, width=64)
+            for family in ("bert", "llama")}
 
 
 @four_bits

@@ -64,7 +64,7 @@ as_published = replace(
     training=TrainingConfig(epochs=3, learning_rate=2e-4, schedule="linear", warmup=.03, accumulate=4,
                             clip_norm=1., precision="bf16"))  # rate, epochs, accumulation: not in the report
 
-# %% ../../nbs/2_clickbait/24_lora.ipynb #aed6a372
+# %% ../../nbs/2_clickbait/24_lora.ipynb #6a7222b3
 def open_in_4_bits(
     name:str,     # See `encoders.find_model`
 )->tuple:         # Tokenizer and model, its linear layers in NF4
@@ -79,7 +79,11 @@ def open_in_4_bits(
         raise InputError(f"bitsandbytes can't do 4 bits on {device} here ({reason}); --set bits=0") from error
     kept = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                               bnb_4bit_compute_dtype=torch.bfloat16)
-    return open_model(name, quantization_config=kept, device_map={"": device}, dtype=torch.bfloat16)
+    tokenizer, model = open_model(name, quantization_config=kept, device_map={"": device},
+                                  dtype=torch.bfloat16)
+    for part in model.modules():        # on a processor an answer packs the weights anew, and no training can
+        if hasattr(part, "support_avx512bf16_for_cpu"): part.support_avx512bf16_for_cpu = False  # follow that
+    return tokenizer, model
 
 def check_kernel(
     device:str,   # cpu or cuda
