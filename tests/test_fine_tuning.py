@@ -17,8 +17,8 @@ from transformers import (AutoTokenizer, BertConfig, BertModel, LlamaConfig, Lla
 from matchbook.batches import Table
 from matchbook.clickbait.fine_tuning import (FineTuneConfig, FineTuned, HeadlineNetwork, PostReader,
                                              count_votes, describe_base, drop_pooler, headline_loss,
-                                             open_tuning, rate_groups, steps, to_strength, tunings,
-                                             word_effects)
+                                             open_tuning, rate_groups, steps, target_columns,
+                                             to_strength, tunings, word_effects)
 from matchbook.clickbait.headlines import Posts
 from matchbook.datasets import InputError
 from matchbook.encoders import open_model
@@ -199,7 +199,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(bases, parts, f
 def test_every_option_has_an_effect(bases, parts):
     one = TrainingConfig(epochs=1, learning_rate=3e-3)
     plain = FineTuned(tiny(bases["bert"], training=one), 0).fit(*parts[:2]).judge(parts[2])
-    for change in ({"target": "votes"}, {"class_target": "votes"}, {"class_weights": True}, {"context": True},
+    for change in ({"target": "mean"}, {"class_target": "label"}, {"class_weights": True}, {"context": True},
                    {"class_share": .8}, {"layer_decay": .5}, {"head_rate": 1.}, {"pool": "cls"},
                    {"pool": "last"}, {"dropout": .5}, {"tuning": "frozen"}, {"max_length": 5}):
         found = FineTuned(tiny(bases["bert"], training=one, **change), 0).fit(*parts[:2]).judge(parts[2])
@@ -255,7 +255,7 @@ def test_a_frozen_encoder_stays_as_it_is(bases, parts):
     model = FineTuned(tiny(bases["bert"], tuning="frozen"), 0).fit(*parts[:2])
     before = dict(drop_pooler(open_model(bases["bert"])[1]).named_parameters())
     for name, weight in model.network_.encoder.named_parameters(): assert torch.equal(weight, before[name])
-    assert model.parameters["trained"] == 32*2 + 2
+    assert model.parameters["trained"] == 32*5 + 5
 
 
 def test_every_tuning_can_be_opened():
@@ -365,7 +365,8 @@ def test_more_tokens_than_the_base_reads_are_refused(bases, parts):
         FineTuned(tiny(bases["bert"], max_length=65)).fit(*parts[:2])
 
 
-def test_votes_that_are_not_there_are_refused(bases, parts):
+def test_a_mean_alone_is_that_of_one_judge(parts):
     blank = replace(parts[0], judgments=np.zeros((len(parts[0]), 0)))
-    with pytest.raises(InputError, match="need the judgments"):
-        FineTuned(tiny(bases["bert"], target="votes")).fit(blank, parts[1])
+    found = target_columns(blank, FineTuneConfig())
+    np.testing.assert_allclose(found["votes"] @ steps.numpy(), blank.mean, atol=1e-6)
+    assert (found["class"] == blank.label).all() and ((found["votes"] > 1e-6).sum(1) <= 2).all()

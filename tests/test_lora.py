@@ -55,7 +55,7 @@ def test_the_base_stays_and_what_is_trained_is_as_counted(fitted, bases, family,
     layers = [part for part in plain.modules() if isinstance(part, nn.Linear)]
     updates = sum(4*(part.in_features + part.out_features) + part.out_features*(tuning == "dora")
                   for part in layers)
-    assert model.parameters["trained"] == updates + 32*2 + 2
+    assert model.parameters["trained"] == updates + 32*5 + 5
 
 
 @pytest.mark.parametrize("tuning", tuned)

@@ -23,7 +23,7 @@ from ..datasets import InputError, read_text, suggest, write_whole
 from ..encoders import open_model
 from ..training import TrainingConfig, learnt_tensors, put_back, train
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #28405685
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #357a58aa
 tunings = {"full": "matchbook.clickbait.fine_tuning:tune_all",
            "frozen": "matchbook.clickbait.fine_tuning:tune_none",
            "lora": "matchbook.clickbait.lora:tune_lora",
@@ -43,8 +43,8 @@ class FineTuneConfig:
     pad:str = "bucket"           # Batches of near-equal length; or `full`: all padded to `max_length`
     pool:str = "mean"            # Of the last states: their `mean`, the first (`cls`) or the `last` one
     dropout:float = .1           # Before the heads
-    target:str = "mean"          # Of the strength: the `mean`, or the share of the four steps in the `votes`
-    class_target:str = "label"   # Of the class: the `label`, or the share of `votes` above one half
+    target:str = "votes"         # Of the strength: the `mean`, or the share of the four steps in the `votes`
+    class_target:str = "votes"   # Of the class: the `label`, or the share of `votes` above one half
     class_share:float = .3       # Weight of the class in the loss; the rest is the strength's
     class_weights:bool = False   # Weigh the two classes alike
     head_rate:float = 10.        # How many times faster the heads learn than the encoder
@@ -116,26 +116,26 @@ class PostReader:
         return {name: Ragged.from_list(some, dtype=torch.long)
                 for name, some in (("ids", ids), ("sides", sides))}
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #7bd2679a
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #a80f6dc3
 steps = torch.tensor([0., 1/3, 2/3, 1.])   # What a judge can say
 
 def count_votes(
     judgments:np.ndarray,   # `(n, j)` in [0, 1]
 )->np.ndarray:              # `(n, 4)` float32, rows sum to one
-    "The share of the judges at each of the four steps; what lies between goes to the nearest."
-    near = np.abs(judgments[:, :, None] - steps.numpy()).argmin(2)
-    return (near[:, :, None] == np.arange(len(steps))).mean(1).astype(np.float32)
+    "The share of the judges at each of the four steps; one between two is shared, so the mean stays."
+    apart = np.abs(judgments[:, :, None] - steps.numpy())*(len(steps) - 1)
+    return np.clip(1 - apart, 0, 1).mean(1).astype(np.float32)
 
 def target_columns(
     posts:Posts,
     config:FineTuneConfig,
 )->dict[str, np.ndarray]:   # mean, class, and votes where they are asked for
-    "What a post's outputs shall be. Raises `InputError` for votes that are not there."
-    if "votes" in (config.target, config.class_target) and not posts.judgments.shape[1]:
-        raise InputError("the posts have means or labels only; targets 'votes' need the judgments")
-    share = (posts.judgments > .5).mean(1) if config.class_target == "votes" else posts.label
+    "What a post's outputs shall be. A mean without judgments is that of one judge."
+    known = posts.judgments.shape[1] > 0
+    share = (posts.judgments > .5).mean(1) if known and config.class_target == "votes" else posts.label
     found = {"mean": posts.mean.astype(np.float32), "class": share.astype(np.float32)}
-    return found | ({"votes": count_votes(posts.judgments)} if config.target == "votes" else {})
+    if config.target == "mean": return found
+    return found | {"votes": count_votes(posts.judgments if known else posts.mean[:, None])}
 
 # %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #e1f9d605
 class HeadlineNetwork(nn.Module):
@@ -253,7 +253,7 @@ def rate_groups(
         groups.setdefault(rate, []).append(weight)
     return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #a453471f
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #2f0fa155
 class FineTuned(HeadlineModel):
     "A transformer under two heads, tuned in one of several ways."
     kind = "fine-tuned-headlines"
@@ -261,7 +261,7 @@ class FineTuned(HeadlineModel):
     quick = replace(best, max_length=24, training=replace(best.training, epochs=1, patience=None))
     as_published = FineTuneConfig(                # 500 steps of warm-up out of 4 epochs of 30,812 posts by 48
         base="bert-base-uncased", clean=True, max_length=128, pad="full", pool="cls", batch=48, head_rate=1.,
-        class_share=.99, checkpointing=True, monitor="f1",
+        target="mean", class_target="label", class_share=.99, checkpointing=True, monitor="f1",
         training=TrainingConfig(epochs=4, learning_rate=2e-5, weight_decay=.01, schedule="linear",
                                 warmup=500/(4*642), precision="bf16", clip_norm=1.))
     as_published_large = replace(as_published, base="bert-large-uncased")
