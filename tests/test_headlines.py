@@ -221,11 +221,10 @@ def test_saved_and_loaded_answers_are_the_same_to_the_bit(fitted, parts, tmp_pat
     assert again.threshold_ == fitted.threshold_ and again.config == fitted.config
 
 
-def test_thresholds_come_from_validation(parts):
-    model = LinearHeadlines(LinearHeadlines.quick).fit(parts.train, parts.valid)
-    said, label = model.valid_judged_[1], parts.valid.label
+def test_thresholds_come_from_validation(fitted, parts):
+    said, label = fitted.valid_judged_[1], parts.valid.label
     best = max(f1(said >= cut, label) for cut in np.unique(said))
-    assert f1(said >= model.threshold_, label) == pytest.approx(best)
+    assert f1(said >= fitted.threshold_, label) == pytest.approx(best)
 
 
 def f1(said, label): return 2*(said & (label == 1)).sum()/max(1, said.sum() + label.sum())

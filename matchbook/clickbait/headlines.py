@@ -451,7 +451,7 @@ def read_bundle(
         raise InputError(f"{path}: not a saved model (it names no kind)")
     return saved
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #32d9099f
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #78be923e
 @dataclass(frozen=True)
 class MajorityConfig:
     "Nothing to set."
@@ -479,7 +479,7 @@ class LinearConfig:
     features:str = "tfidf"                   # `tfidf`, or `encoder` for the vectors of a frozen one
     clean:bool = False                       # See `clean_post`
     context:bool = False                     # Also read the article's title and description
-    ridge:tuple[float, ...] = (1., 3., 10.)  # Penalties of the regression, one is chosen on validation
+    ridge:tuple[float, ...] = (.3, 1., 3.)   # Penalties of the regression, one is chosen on validation
     room:tuple[float, ...] = (.3, 1., 3.)    # Inverse penalties of the classifier, likewise
     encoder:TransformerConfig = TransformerConfig(max_length=64)   # For `encoder`
 
@@ -489,7 +489,7 @@ class LinearConfig:
         if not self.ridge or not self.room or min(*self.ridge, *self.room) <= 0:
             raise InputError(f"ridge {self.ridge}, room {self.room}: numbers above 0 were wanted")
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #b72ca2fa
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #25404676
 class LinearHeadlines(HeadlineModel):
     "Ridge for the strength, logistic regression for the class."
     kind = "linear-headlines"
@@ -499,8 +499,9 @@ class LinearHeadlines(HeadlineModel):
 
     def _bags(self, texts=None):
         "The two ways to cut a text into terms, learnt from the training texts."
-        kinds = TfidfConfig(high=2, buckets=2**18), TfidfConfig("char", low=3, high=5, buckets=2**18)
-        return [TfidfEncoder(kind).fit(texts) for kind in kinds]
+        words = TfidfConfig(pattern=r"(?u)\b\w+\b|[?!.:'\"]", high=3, buckets=2**20)   # marks tell too
+        letters = TfidfConfig("char", low=2, high=5, buckets=2**20)
+        return [TfidfEncoder(kind).fit(texts) for kind in (words, letters)]
 
     def _features(self, posts):
         from scipy import sparse
@@ -517,8 +518,8 @@ class LinearHeadlines(HeadlineModel):
         if self.config.features == "tfidf":                             # only terms that training has
             self.terms_ = np.unique(read.indices)
             read, held = read[:, self.terms_], held[:, self.terms_]
-        rows = [Ridge(alpha, solver="lsqr" if self.config.features == "tfidf" else "cholesky").fit(
-            read, train.mean) for alpha in self.config.ridge]
+        solver = "sparse_cg" if self.config.features == "tfidf" else "cholesky"
+        rows = [Ridge(alpha, solver=solver).fit(read, train.mean) for alpha in self.config.ridge]
         errors = [float(np.mean((np.clip(row.predict(held), 0, 1) - valid.mean)**2)) for row in rows]
         lines = [LogisticRegression(C=room, class_weight="balanced", max_iter=300).fit(read, train.label)
                  for room in self.config.room]
