@@ -26,7 +26,7 @@ import pandas as pd
 
 from .datasets import InputError, cache_folder, find_card, locate, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #70fcd1fe
+# %% ../nbs/1_foundations/18_runs.ipynb #68fd32be
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -56,7 +56,8 @@ class Study:
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks",
-          "papers": "matchbook.papers.heco:study"}
+          "papers": "matchbook.papers.heco:study",
+          "promise": "matchbook.clickbait.promise:study"}
 
 def open_study(
     name:str,  # One of `places`

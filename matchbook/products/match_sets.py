@@ -332,7 +332,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #9271835d
+# %% ../../nbs/3_products/35_match_sets.ipynb #bf767997
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -375,13 +375,15 @@ def run_benchmark(
     "One row of the table of times."
     if model == "self-join": return run_self_join(dataset, model, **more)
     if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
+    elif model == "fusion-speed": from matchbook.clickbait.promise import run_fusion_speed as run_speed
     else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
     return run_speed(dataset, model, **more)
 
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample", "ozon-sample"), sample="shopee-sample",
-    models=("self-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
+    datasets=("shopee", "shopee-sample", "ozon-sample", "videos-sample"), sample="shopee-sample",
+    models=("self-join", "lstm-speed", "pair-speed", "fusion-speed"), measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
-             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup"),
+             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup",
+             "epoch_speedup", "branch_speedup"),
     run=run_benchmark, presets=("best", "quick"))
