@@ -172,13 +172,13 @@ def _lay_out(array, where):
     kept = [one.reshape(-1, width) if one.size else np.zeros((0, width), np.float32) for one in rows]
     return Ragged(torch.from_numpy(np.concatenate(kept)), np.cumsum([0, *map(len, kept)]))
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #557e66eb
+# %% ../../nbs/2_clickbait/20_videos.ipynb #b89e225a
 part_names = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid",
               "dev": "valid", "test": "test", "testing": "test"}   # As written → as we say
 
 def read_labels(
     path:str|Path,   # .xlsx, .xls or .csv
-)->pd.DataFrame:     # id (text), label (0 or 1), part (train, valid, test or ""), group where there is one
+)->pd.DataFrame:     # id, label (0 or 1), part (train, valid, test or ""); group and title where there are some
     "A table of labels. Raises `InputError` with the row of what can't be read."
     path = Path(path)
     table = _read_sheet(path) if path.suffix.lower() in (".xlsx", ".xls", ".xlsm") else read_csv(path)
@@ -207,7 +207,8 @@ def read_labels(
     found = {"id": table["id"], "label": bait.astype(int),
              "part": part.map(lambda one: part_names.get(one, ""))}
     groups = next((name for name in ("group", "channel", "channel_id") if name in table), None)
-    return pd.DataFrame(found | ({"group": table[groups]} if groups else {})).reset_index(drop=True)
+    found |= ({"group": table[groups]} if groups else {}) | ({"title": table["title"]} if "title" in table else {})
+    return pd.DataFrame(found).reset_index(drop=True)
 
 def _read_sheet(path):
     if not path.is_file(): raise InputError(f"no such file: {path}")
@@ -217,7 +218,7 @@ def _read_sheet(path):
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a sheet ({(str(error).splitlines() or ['empty'])[0]})") from None
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #36fee948
+# %% ../../nbs/2_clickbait/20_videos.ipynb #189233dc
 def join_labels(
     promise:dict,             # View → `(n, d)`
     content:dict,             # View → `Ragged`
@@ -232,7 +233,8 @@ def join_labels(
         if alone: raise InputError(f"{where}: {len(alone)} ids without {lacks}, such as {str(alone[0])!r}")
     rows = labels.set_index("id").loc[ids]
     return Videos(ids, rows["label"].to_numpy(), promise, content, rows["part"].to_numpy(dtype=str),
-                  rows["group"].to_numpy() if "group" in rows else None)
+                  rows["group"].to_numpy() if "group" in rows else None,
+                  text=rows["title"].to_numpy(dtype=object) if "title" in rows else None)
 
 def read_videos(
     path:str|Path,               # The .npz, or a folder of plain arrays
@@ -397,7 +399,7 @@ def group_alike(
     same = sparse.csr_matrix((np.ones(n), (np.arange(n), code)), (n, code.max() + 1))
     return connected_components(links + same @ same.T, directed=False)[1]
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #b71110c3
+# %% ../../nbs/2_clickbait/20_videos.ipynb #33ac738f
 def read_promise(
     dataset:str = "videos-sample",  # Or `videos-bangla`, `webis-promise`, another part of Webis
     data:str|Path|None = None,      # A folder or an .npz to read instead
@@ -441,5 +443,5 @@ def _drawn(width):
     arrays, labels = draw_videos(width=width)
     views = gather_views(arrays)
     table = pd.DataFrame({"id": labels["id"], "label": (labels["label"] == "clickbait").astype(int),
-                          "part": labels["split"].map(part_names)})
+                          "part": labels["split"].map(part_names), "title": labels["title"]})
     return join_labels(*views, table)
