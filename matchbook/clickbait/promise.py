@@ -430,7 +430,7 @@ study = Study(
     measure="pr_auc", columns=("pr_auc", "roc_auc", "f1", "accuracy", "ece"), run=run_promise,
     presets=("best", "quick", "as_published"))
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #a2a5388b
+# %% ../../nbs/2_clickbait/25_promise.ipynb #c0ab73cb
 def write_many(
     folder:Path,     # Existing
     n:int,           # Videos
@@ -454,14 +454,16 @@ def run_fusion_speed(
     model:str,       # `fusion-speed`
     preset:str,      # `quick` measures a fiftieth of the stream, and one round of epochs
     seed:int,        # Of videos and weights
-    settings:dict,   # `videos` (100,000), `length` (60), `width` (384), `block` (512), `repeats` (3), `epochs` (50)
+    settings:dict,   # `videos` (100,000), `length` (60), `width` (384), `block` (512), `repeats` (3), `epochs`
+                     # (50 after one pooling), `sentences` (60 to 180) and `frames` (30 to 90) of the epoch
     data:str|None,   # Not used
     device:str,      # Not used: one thread of the CPU
 )->Outcome:
     "Processor seconds of an epoch in the original's way and in ours; time and memory of scoring from disk."
     c = {"videos": 2000 if preset == "quick" else 100_000, "length": 60, "width": 384, "block": 512,
-         "repeats": 1 if preset == "quick" else 3, "epochs": 10 if preset == "quick" else 50} | settings
-    arrays, _ = draw_videos(sentences=(30, 90), frames=(30, 90), seed=seed)
+         "repeats": 1 if preset == "quick" else 3, "epochs": 10 if preset == "quick" else 50,
+         "sentences": (60, 180), "frames": (30, 90)} | settings
+    arrays, _ = draw_videos(sentences=tuple(c["sentences"]), frames=tuple(c["frames"]), seed=seed)
     ids, rng = arrays["index"], np.random.default_rng(seed)
     full = [row for row in range(len(ids)) if np.diff(arrays["emb_stt_offsets"])[row]]
     promise, content, _ = gather_views(arrays)
