@@ -474,7 +474,7 @@ def show_progress(
         task = bar.add_task("training", total=None)
         yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
 
-# %% ../nbs/1_foundations/17_training.ipynb #ff5e50f8
+# %% ../nbs/1_foundations/17_training.ipynb #904ec0b7
 def train(
     model:nn.Module,                      # Trained in place, and left on the device it was trained on
     batches:Callable[[int], Iterable],    # epoch (from 0) → its batches, the same whenever asked
@@ -491,7 +491,8 @@ def train(
 )->History:                               # One row an epoch
     "Train a model; it ends with the weights of its best epoch, in eval mode."
     if config.patience and validate is None: raise ValueError(f"patience = {config.patience} needs validate")
-    if config.schedule == "plateau" and validate is None: raise ValueError("schedule 'plateau' needs validate")
+    if config.schedule == "plateau" and validate is None:
+        raise ValueError("schedule 'plateau' needs validate")
     objective = Objective(model, loss)
     weights = [weight for weight in objective.parameters() if weight.requires_grad]
     if not weights: raise ValueError("the model has no weights to train: none wants a gradient")

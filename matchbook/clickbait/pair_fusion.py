@@ -105,11 +105,11 @@ class BranchMLP(nn.Module):
         hidden = self.net[:3](features)
         return self.net[3](hidden)[:, 0], hidden
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #acc00c11
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #90212934
 @dataclass(frozen=True)
 class PairFusionConfig:
     "How pair fusion is built and trained."
-    branches:tuple[str, ...] = ()   # Such as `title-keyframes`; a promise alone, `title`; all pairs when empty
+    branches:tuple[str, ...] = ()   # Such as `title-keyframes`; a promise alone, `title`; else all pairs
     pool:str = "attention"          # One of `pools`
     k:int = 3                       # Elements that the two tops keep
     temperature:float = .5          # Of the attention
@@ -139,12 +139,12 @@ class PairFusionConfig:
                             ("monitor", ("roc_auc", "pr_auc", "loss"))):
             if getattr(self, name) not in known: raise suggest(getattr(self, name), known, name)
         for name in ("hidden", "batch"):
-            if getattr(self, name) < 1: raise InputError(f"{name} = {getattr(self, name)}: 1 or more was wanted")
+            if (value := getattr(self, name)) < 1: raise InputError(f"{name} = {value}: 1 or more was wanted")
         for name in ("dropout", "blur", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}: from 0 and below 1 was wanted")
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #6919e8e8
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #57c2672f
 def name_branches(
     videos:Videos,
     wanted:tuple[str, ...] = (),   # As in the settings; all pairs when empty
@@ -247,14 +247,14 @@ class PairFusionNetwork(nn.Module):
         kept = here | ~here.any(1, keepdim=True)
         seen = [features[name] if self.config.fuse == "features" else answers[name][1] for name in answers]
         if hasattr(self, "norm_z"): seen = [self.norm_z(one) for one in seen]
-        both = torch.cat([self.att_w.weight, self.fuse_out.weight])       # a mean of what is linear is linear:
-        said = torch.stack([F.linear(one, both) for one in seen], dim=1)  # so branches answer before they are mixed
+        both = torch.cat([self.att_w.weight, self.fuse_out.weight])   # a mean of what is linear is linear:
+        said = torch.stack([F.linear(one, both) for one in seen], dim=1)  # so they answer first
         alpha = said[:, :, 0].masked_fill(~kept, -torch.inf).softmax(1)
         fused = (alpha*said[:, :, 1]).sum(1) + self.fuse_out.bias
         return {"fused": fused, "branch": torch.stack([one for one, _ in answers.values()], dim=1),
                 "alpha": alpha, "kept": kept}
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #28928e1c
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #ffc96ca2
 def tabulate(
     videos:Videos,
     numbers:dict[str, int],   # Branch → how many numbers of `Videos` are told to it
@@ -287,8 +287,8 @@ class PairFusion(PairMatcher):
     kind, calibrate, rows = "pair-fusion", "platt", "videos"
     as_published = PairFusionConfig()
     best = PairFusionConfig(
-        temperature=.1, learnt=True, dropout=.6, blur=.5, norms="scale", fuse="hidden", cosine=True, numbers=True,
-        soft=True, weigh_positives=False, smoothing=0., monitor="loss", ends_best=True,
+        temperature=.1, learnt=True, dropout=.6, blur=.5, norms="scale", fuse="hidden", cosine=True,
+        numbers=True, soft=True, weigh_positives=False, smoothing=0., monitor="loss", ends_best=True,
         training=TrainingConfig(epochs=40, learning_rate=1e-3, weight_decay=.01, patience=6))
     quick = replace(best, hidden=16, training=replace(best.training, epochs=6))
 
@@ -324,7 +324,8 @@ class PairFusion(PairMatcher):
     def _learn(self, train_part, valid):
         c, branches = self.config, name_branches(train_part, self.config.branches)
         numbers = {name: train_part.numbers[name].shape[1] for name in branches if name in train_part.numbers}
-        self.views_ = {"width": train_part.width, "branches": branches, "numbers": numbers if c.numbers else {}}
+        self.views_ = {"width": train_part.width, "branches": branches,
+                       "numbers": numbers if c.numbers else {}}
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed))
             self.network_ = self._build()
@@ -417,7 +418,7 @@ def judge(
     return {"roc_auc": float(roc_auc_score(label, logit)), "loss": float(loss),
             "pr_auc": float(average_precision_score(label, logit))}
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #7107f867
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #59184783
 class SlowVideos(torch.utils.data.Dataset):
     "Videos as the original reads them (cell 47): one at a time, made unit length when asked for."
 
@@ -476,7 +477,7 @@ class SlowPairFusion(nn.Module):
         return net.fuse_out((seen*alpha[:, :, None]).sum(1))[:, 0], torch.stack(own, 1)[:, chosen]
 
 def rename_published(
-    weights:dict,          # Name → tensor, as the original saves them (`torch.load(…, weights_only=True)`)
+    weights:dict,          # As the original saves them: `torch.load(…, weights_only=True)`
 )->dict:                   # For `PairFusionNetwork.load_state_dict`
     "The original's saved weights under the names they have here."
     short = {"b_TK": "title-keyframes", "b_TS": "title-transcript", "b_ThK": "thumbnail-keyframes",
@@ -485,12 +486,12 @@ def rename_published(
     return {".".join(["branches", short[head], rest] if head in short else [head, rest]): tensor
             for head, rest, tensor in heads}
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #bb4d41ca
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #f8bd6425
 def find_drivers(
     model:PairFusion,     # Fitted
     videos:Videos,
     row:int,              # Which video
-)->pd.DataFrame:          # view, element (none: all of it), piece, weight (mean over branches), adds (log-odds)
+)->pd.DataFrame:          # view, element (none: all of it), piece, weight (mean), adds (log-odds)
     "What each sentence and frame, and each content as a whole, adds to the score of one video."
     one = videos[[row]]
     variants, rows = [], []

@@ -7,8 +7,8 @@ __all__ = ['models', 'study', 'LinearConfig', 'LinearMatcher', 'MajorityConfig',
            'interval', 'share_out', 'open_row', 'draw_splits', 'Judged', 'judge_row', 'compare_rows', 'find_slices',
            'measure_slices', 'run_grid', 'run_promise', 'write_many', 'run_fusion_speed']
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #71d9d6e5
-import tempfile, time
+# %% ../../nbs/2_clickbait/25_promise.ipynb #e7f12d3d
+import hashlib, tempfile, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
@@ -34,7 +34,7 @@ from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
 from ..samples import draw_videos
 from ..splits import Split, split_into_folds
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #b336ffa7
+# %% ../../nbs/2_clickbait/25_promise.ipynb #ba7372d2
 @dataclass(frozen=True)
 class LinearConfig:
     "What a logistic regression looks at."
@@ -60,13 +60,14 @@ class LinearMatcher(PairMatcher):
             if not any(videos.text): raise InputError("of='words' reads titles, and the videos have no texts")
             from scipy.sparse import hstack
             whole = hstack([bag.embed(videos.text) for bag in self.bags_]).tocsr()
-            if self.columns_ is None: self.columns_ = np.unique(whole.indices).astype(np.int64)   # of training
+            if self.columns_ is None: self.columns_ = np.unique(whole.indices).astype(np.int64)
             return whole[:, self.columns_]
         if self.config.of == "title": return F.normalize(first, dim=1).numpy()
         unit = {view: F.normalize(some, dim=1) for view, some in videos.promise.items()}
         means = {view: some.mean() for view, some in videos.content.items()}
         if self.config.of == "mean":
-            return torch.cat([*unit.values(), *(F.normalize(some, dim=1) for some in means.values())], 1).numpy()
+            pooled = [F.normalize(some, dim=1) for some in means.values()]
+            return torch.cat([*unit.values(), *pooled], 1).numpy()
         here = [(some.lengths > 0).float() for some in videos.content.values()]
         cosines = [F.cosine_similarity(one, some, dim=1) for one in unit.values() for some in means.values()]
         return torch.stack([*cosines, *here], 1).numpy()
@@ -86,13 +87,14 @@ class LinearMatcher(PairMatcher):
             one = LogisticRegression(C=strength, max_iter=500)
             one.fit((known - self.mean_)/self.spread_ if dense else known, train.label)
             self.weights_, self.shift_ = one.coef_[0].astype(np.float64), float(one.intercept_[0])
-            found.append((average_precision_score(valid.label, self._ask(held)), -strength, self.weights_, self.shift_))
-        _, strength, self.weights_, self.shift_ = max(found, key=lambda one: one[:2])   # of equals the plainer
+            area = average_precision_score(valid.label, self._ask(held))
+            found.append((area, -strength, self.weights_, self.shift_))
+        _, strength, self.weights_, self.shift_ = max(found, key=lambda one: one[:2])
         self.strength_ = -strength
 
     def _ask(self, features):
         if self.config.of == "words": return np.asarray(features @ self.weights_).ravel() + self.shift_
-        return ((features - self.mean_)/self.spread_*self.weights_).sum(1) + self.shift_   # row by row, to the bit
+        return ((features - self.mean_)/self.spread_*self.weights_).sum(1) + self.shift_   # to the bit
 
     def logits(self,
         videos:Videos,
@@ -115,7 +117,8 @@ class LinearMatcher(PairMatcher):
                 {name: torch.from_numpy(np.ascontiguousarray(some)) for name, some in tensors.items()})
 
     def _unpack(self, folder, saved, tensors):
-        if self.config.of == "words": self.bags_ = [TfidfEncoder.load(folder/f"bag-{number}") for number in range(2)]
+        if self.config.of == "words":
+            self.bags_ = [TfidfEncoder.load(folder/f"bag-{number}") for number in range(2)]
         some = {name: tensor.numpy() for name, tensor in tensors.items()}
         self.weights_, self.mean_, self.spread_ = some["weights"], some["mean"], some["spread"]
         self.shift_, self.strength_, self.columns_ = saved["shift"], saved["strength"], some.get("columns")
@@ -186,7 +189,7 @@ def interval(
     low, high = np.nanquantile(drawn[1:], [.025, .975])
     return float(drawn[0]), float(low), float(high)
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #0b268c49
+# %% ../../nbs/2_clickbait/25_promise.ipynb #5ca5d24d
 def share_out(
     value:dict,      # Frozenset of players → figure or `(draws,)`; every set but the empty one
     players:list,    # Names
@@ -194,7 +197,8 @@ def share_out(
 )->dict:             # Player → Shapley value, the same shape
     "What each player adds, on average over all orders in which they may come in."
     value, m = value | {frozenset(): nothing}, len(players)
-    lacking = [some for k in range(1, m + 1) for some in combinations(players, k) if frozenset(some) not in value]
+    sets = [some for k in range(1, m + 1) for some in combinations(players, k)]
+    lacking = [some for some in sets if frozenset(some) not in value]
     if lacking: raise InputError(f"no figure for {'+'.join(lacking[0])}, and {len(lacking) - 1} more sets")
     shares = {}
     for one in players:
@@ -204,12 +208,12 @@ def share_out(
                           for k in range(m) for some in combinations(others, k))
     return shares
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #f7232bcc
+# %% ../../nbs/2_clickbait/25_promise.ipynb #fe9066fa
 models = {"majority": Majority, "cosine": LinearMatcher, "title-only": LinearMatcher,
           "title-only-words": LinearMatcher, "mean-pool": LinearMatcher, "title-only-network": PairFusion,
           "pair-fusion": PairFusion, "pair-fusion-grid": PairFusion}
 _looks = {"cosine": "cosine", "title-only": "title", "title-only-words": "words", "mean-pool": "mean"}
-_splits = {"split": "auto", "folds": 5, "rotations": 5}   # `auto`: as published for `as_published`, where there is one
+_splits = {"split": "auto", "folds": 5, "rotations": 5}   # `auto`: as published for `as_published`
 
 def open_row(
     model:str,             # A row of the table
@@ -292,15 +296,15 @@ def judge_row(
     found.seconds = fit, ask
     return found
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #9ecde313
+# %% ../../nbs/2_clickbait/25_promise.ipynb #667f8cd3
 def compare_rows(
     ours:Judged,
     theirs:dict[str, Judged],   # Row → the same splits
     videos:Videos,
     splits:list[Split],
     draws:int = 500,            # Of groups
-)->dict:                        # Row → measure → difference, low, high, p (share of draws on the other side, doubled)
-    "Ours minus theirs on the same draws."
+)->dict:                        # Row → measure → difference, low, high, p
+    "Ours minus theirs on the same draws; p is twice the share of draws on the other side of zero."
     weights, found = draw_groups(videos.group, draws), {}
     own = ours.drawn(videos, splits, weights)
     for row, other in theirs.items():
@@ -329,19 +333,20 @@ def measure_slices(
     rows:dict[str, Judged],   # Row → the same splits
     videos:Videos,
     splits:list[Split],
-)->list[dict]:                # slice, videos, share of clickbait, ROC-AUC of each row over all tested videos in it
+)->list[dict]:                # slice, videos, share of clickbait, ROC-AUC of each row over its tested videos
     "Where each row is good."
     tested, found = np.concatenate([split.test for split in splits]), []
     for name, mask in find_slices(videos).items():
         kept = mask[tested]
         label = videos.label[tested][kept]
         if min(label.sum(), (1 - label).sum()) < 5: continue
-        area = {row: float(draw_areas(np.concatenate(one.score)[kept], label, np.ones((1, len(label))))["roc_auc"][0])
+        once = np.ones((1, len(label)))
+        area = {row: float(draw_areas(np.concatenate(one.score)[kept], label, once)["roc_auc"][0])
                 for row, one in rows.items()}
         found.append({"slice": name, "videos": len(label), "clickbait": float(label.mean()), "roc_auc": area})
     return found
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #3a7d606c
+# %% ../../nbs/2_clickbait/25_promise.ipynb #a11186e3
 def run_grid(
     config,               # Of pair fusion
     videos:Videos,
@@ -350,7 +355,8 @@ def run_grid(
     draws:int = 200,      # Of groups, for the intervals
 )->tuple[Judged, dict]:   # The cell that validation likes best; details
     "Every set of branches with every pool."
-    players = list(name_branches(videos)) + list(videos.promise)*(len(name_branches(videos)) + len(videos.promise) < 5)
+    pairs, alone = list(name_branches(videos)), list(videos.promise)
+    players = pairs + (alone if len(pairs) + len(alone) < 5 else [])          # fifteen sets at most
     sets = [some for k in range(1, len(players) + 1) for some in combinations(players, k)]
     cells, weights, chosen, best, areas, whole = [], draw_groups(videos.group, draws), None, -1., {}, None
     for pool in pools:
@@ -365,11 +371,12 @@ def run_grid(
             if pool == config.pool: areas[frozenset(some)] = drawn["roc_auc"]
             if pool == config.pool and len(some) == len(players): whole = judged
             if held["pr_auc"] > best: best, chosen, picked = held["pr_auc"], judged, (pool, list(some))
-    attention = np.mean([one.attend(videos[split.test]).mean(0) for one, split in zip(whole.models, splits)], axis=0)
+    attention = np.mean([one.attend(videos[split.test]).mean(0)
+                         for one, split in zip(whole.models, splits)], axis=0)
     everyone, shares = areas[frozenset(players)], share_out(areas, players, .5)
+    without = {one: areas.get(frozenset(players) - {one}, np.full_like(everyone, .5)) for one in players}
     branches = [{"branch": one, "attention": float(attention[at]), "shapley": interval(shares[one]),
-                 "left_out": interval(everyone - areas.get(frozenset(players) - {one}, np.full_like(everyone, .5)))}
-                for at, one in enumerate(players)]
+                 "left_out": interval(everyone - without[one])} for at, one in enumerate(players)]
     return chosen, {"grid": cells, "branches": branches, "pool": picked[0], "chosen": picked[1]}
 
 def run_promise(
@@ -388,7 +395,8 @@ def run_promise(
         if name not in known: raise suggest(name, known, "setting of how videos are read")
     cut = _splits | ({"rotations": 2} if preset == "quick" else {}) | {
         name: settings[name] for name in settings if name in _splits}
-    own = {name: value for name, value in settings.items() if name not in _splits and not name.startswith("data.")}
+    own = {name: value for name, value in settings.items()
+           if name not in _splits and not name.startswith("data.")}
     config = open_row(model, preset, own, device)
     videos, digest = read_promise(dataset, data, **reading)
     if (videos.label < 0).any():
@@ -403,8 +411,8 @@ def run_promise(
     else: judged = judge_row(lambda one: models[model](config, one), videos, splits, seed)
     if model == "pair-fusion":
         rows = ["title-only", *(["title-only-words"] if any(videos.text) else [])]
-        others = {row: judge_row(lambda one, row=row: LinearMatcher(LinearConfig(_looks[row]), one), videos, splits, seed)
-                  for row in rows}
+        others = {row: judge_row(lambda one, row=row: LinearMatcher(LinearConfig(_looks[row]), one), videos,
+                                 splits, seed) for row in rows}
         alone = replace(config, branches=(next(iter(videos.promise)),))
         others["title-only-network"] = judge_row(lambda one: PairFusion(alone, one), videos, splits, seed)
         details = {"against": compare_rows(judged, others, videos, splits),
@@ -418,19 +426,22 @@ def run_promise(
     return Outcome(
         metrics={"valid": judged.mean("held"), "test": judged.mean()},
         intervals={"test": {name: interval(some)[1:] for name, some in drawn.items()}},
-        threshold=float(np.mean(judged.thresholds)), sha256=digest, config=asdict(config) | cut | {"data": reading},
-        counts={"videos": len(videos), "groups": len(set(videos.group.tolist())), "clickbait": int(videos.label.sum()),
+        threshold=float(np.mean(judged.thresholds)), sha256=digest,
+        config=asdict(config) | cut | {"data": reading},
+        counts={"videos": len(videos), "groups": len(set(videos.group.tolist())),
+                "clickbait": int(videos.label.sum()),
                 **{f"{part}_rows": len(getattr(splits[0], part)) for part in ("train", "valid", "test")},
                 "splits": len(splits)},
-        seconds=dict(zip(("fit", "score"), judged.seconds)), parameters=judged.models[0].parameters, details=details)
+        seconds=dict(zip(("fit", "score"), judged.seconds)), parameters=judged.models[0].parameters,
+        details=details)
 
 study = Study(
     name="promise", about="Does the content keep what the title promises?",
-    datasets=("videos-sample", "webis-promise", "videos-bangla"), sample="videos-sample", models=tuple(models),
-    measure="pr_auc", columns=("pr_auc", "roc_auc", "f1", "accuracy", "ece"), run=run_promise,
-    presets=("best", "quick", "as_published"))
+    datasets=("videos-sample", "webis-promise", "videos-bangla"), sample="videos-sample",
+    models=tuple(models), measure="pr_auc", columns=("pr_auc", "roc_auc", "f1", "accuracy", "ece"),
+    run=run_promise, presets=("best", "quick", "as_published"))
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #c0ab73cb
+# %% ../../nbs/2_clickbait/25_promise.ipynb #92851c77
 def write_many(
     folder:Path,     # Existing
     n:int,           # Videos
@@ -454,8 +465,8 @@ def run_fusion_speed(
     model:str,       # `fusion-speed`
     preset:str,      # `quick` measures a fiftieth of the stream, and one round of epochs
     seed:int,        # Of videos and weights
-    settings:dict,   # `videos` (100,000), `length` (60), `width` (384), `block` (512), `repeats` (3), `epochs`
-                     # (50 after one pooling), `sentences` (60 to 180) and `frames` (30 to 90) of the epoch
+    settings:dict,   # `videos` (100,000), `length` (60), `width` (384), `block` (512), `repeats` (3),
+                     # `epochs` (50 after one pooling), `sentences` (60 to 180), `frames` (30 to 90)
     data:str|None,   # Not used
     device:str,      # Not used: one thread of the CPU
 )->Outcome:
@@ -477,11 +488,13 @@ def run_fusion_speed(
     part.load_state_dict({name: whole.state_dict()[name] for name in part.state_dict()})
     def lose(fused, own, label):
         loss = F.binary_cross_entropy_with_logits
-        return config.branch_weight*sum(loss(one, label) for one in own.T)/own.shape[1] + config.fused_weight*loss(fused, label)
+        mean = sum(loss(one, label) for one in own.T)/own.shape[1]
+        return config.branch_weight*mean + config.fused_weight*loss(fused, label)
     def slow_epoch(network, asked):
         slow, chance = SlowPairFusion(network), torch.Generator().manual_seed(seed)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-        load = lambda some, **more: torch.utils.data.DataLoader(SlowVideos(some), collate_fn=pad_slowly, **more)
+        load = lambda some, **more: torch.utils.data.DataLoader(SlowVideos(some), collate_fn=pad_slowly,
+                                                                **more)
         for batch in load(train, batch_size=64, shuffle=True, generator=chance):
             optimizer.zero_grad()
             lose(*slow(batch, asked), batch["label"]).backward()
@@ -509,17 +522,18 @@ def run_fusion_speed(
                 ours = network.eval()(pool_once(network, tabulate(valid, {})))["fused"]
                 gaps.append(float((ours - theirs).abs().max()))
         four, one, many = tuple(whole.branch_views), ("title-transcript",), c["epochs"]
-        spent = time_calls({"slow": lambda: slow_epoch(whole, four), "slow_branch": lambda: slow_epoch(whole, one),
-                            "fast": lambda: epochs(whole, many), "fast_branch": lambda: epochs(part, many)}, c["repeats"])
+        spent = time_calls({"slow": lambda: slow_epoch(whole, four), "fast": lambda: epochs(whole, many),
+                            "slow_branch": lambda: slow_epoch(whole, one),
+                            "fast_branch": lambda: epochs(part, many)}, c["repeats"])
         points = _stream(c, seed)
     finally: torch.set_num_threads(threads)
     figures = {"epoch_speedup": spent["slow"]/(spent["fast"]/many),
                "branch_speedup": spent["slow_branch"]/(spent["fast_branch"]/many),
                "epoch_seconds_slow": spent["slow"], "epoch_seconds": spent["fast"]/many,
-               "branch_seconds": spent["fast_branch"]/many, "epoch_difference": gaps[0], "branch_difference": gaps[1],
+               "branch_seconds": spent["fast_branch"]/many, "epoch_difference": gaps[0],
+               "branch_difference": gaps[1],
                "stream_videos_per_second": points[-1]["videos"]/points[-1]["seconds"],
                "stream_mb_more": points[-1]["mb_more"], "stream_mb_on_disk": points[-1]["mb_on_disk"]}
-    import hashlib
     made = hashlib.sha256(arrays["emb_title"].tobytes()).hexdigest()
     return Outcome({"valid": {}, "test": figures}, {}, None, c, made, {"videos": c["videos"]},
                    {"fit": spent["fast"]/many, "score": points[-1]["seconds"]}, details={"points": points})

@@ -76,16 +76,17 @@ class Videos:
         return Videos(**columns, **views, pieces={view: [some[row] for row in rows]
                                                   for view, some in self.pieces.items()})
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #a9167c60
+# %% ../../nbs/2_clickbait/20_videos.ipynb #aed67024
 def _check_views(videos):
     "Raise `InputError` for views of another length or width than the first, and for numbers that are none."
     if not videos.promise: raise InputError("videos without a promise view; one or more was wanted")
-    n, first, width = len(videos.id), next(iter(videos.promise)), videos.width
+    n, first, width = len(videos.id), next(iter(videos.promise)), None
     for view, some in (videos.promise | videos.content).items():
         if len(some) != n: raise InputError(f"view {view!r} has {len(some)} rows, but there are {n} ids")
         values = some.values if isinstance(some, Ragged) else some
         if values.ndim != 2:
             raise InputError(f"view {view!r} has shape {tuple(values.shape)}; rows of vectors were wanted")
+        width = values.shape[1] if width is None else width
         if values.shape[1] != width and len(values):
             raise InputError(f"view {view!r} is {values.shape[1]} wide, but {first!r} is {width} wide")
         wrong = (~values.isfinite().all(1)).nonzero()
@@ -125,14 +126,17 @@ def _load(path, member, trusted, mode=None):
                              "opens it, convert_videos makes it safe for good") from None
         raise InputError(f"{where}: not an array ({(str(error).splitlines() or ['empty'])[0]})") from None
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #0939e2cc
+# %% ../../nbs/2_clickbait/20_videos.ipynb #3a0a0d89
 def gather_views(
     arrays:dict,           # Name → array, from `read_arrays`
     where:str|Path = "",   # Named in messages
 )->tuple[dict, dict, np.ndarray]:  # Promises, contents, ids
     "Views out of arrays named `emb_…` or as the original names them; other arrays are passed over."
-    named, promise, content = {}, {}, {}
-    for name, array in arrays.items():
+    named, promise, content, order = {}, {}, {}, list(view_names)    # the title first, whatever the files say
+    def place(name):
+        base = name.removeprefix("emb_").removesuffix("_values").removesuffix("_offsets")
+        return order.index(base) if base in order else len(order)
+    for name, array in sorted(arrays.items(), key=lambda one: place(one[0])):
         short = name.removeprefix("emb_")
         base = short.removesuffix("_values").removesuffix("_offsets")
         if name.startswith("emb_") or base in view_names: named[short] = array
@@ -172,13 +176,13 @@ def _lay_out(array, where):
     kept = [one.reshape(-1, width) if one.size else np.zeros((0, width), np.float32) for one in rows]
     return Ragged(torch.from_numpy(np.concatenate(kept)), np.cumsum([0, *map(len, kept)]))
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #b89e225a
+# %% ../../nbs/2_clickbait/20_videos.ipynb #a5744e54
 part_names = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid",
               "dev": "valid", "test": "test", "testing": "test"}   # As written → as we say
 
 def read_labels(
     path:str|Path,   # .xlsx, .xls or .csv
-)->pd.DataFrame:     # id, label (0 or 1), part (train, valid, test or ""); group and title where there are some
+)->pd.DataFrame:     # id, label (0 or 1), part (train, valid, test or ""), and group and title if any
     "A table of labels. Raises `InputError` with the row of what can't be read."
     path = Path(path)
     table = _read_sheet(path) if path.suffix.lower() in (".xlsx", ".xls", ".xlsm") else read_csv(path)
@@ -207,7 +211,8 @@ def read_labels(
     found = {"id": table["id"], "label": bait.astype(int),
              "part": part.map(lambda one: part_names.get(one, ""))}
     groups = next((name for name in ("group", "channel", "channel_id") if name in table), None)
-    found |= ({"group": table[groups]} if groups else {}) | ({"title": table["title"]} if "title" in table else {})
+    if groups: found["group"] = table[groups]
+    if "title" in table: found["title"] = table["title"]
     return pd.DataFrame(found).reset_index(drop=True)
 
 def _read_sheet(path):
