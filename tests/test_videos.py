@@ -244,7 +244,8 @@ def test_rows_of_a_table_are_rows_of_everything():
     part = videos[some]
     assert part.id.tolist() == videos.id[some].tolist() and part.text.tolist() == videos.text[some].tolist()
     for view in videos.content:
-        for at, row in enumerate(some): assert torch.equal(part.content[view][at], videos.content[view][int(row)])
+        for at, row in enumerate(some):
+            assert torch.equal(part.content[view][at], videos.content[view][int(row)])
     assert videos[videos.label == 1].label.all() and len(videos[10:20]) == 10
 
 
@@ -253,7 +254,8 @@ def test_rows_of_a_table_are_rows_of_everything():
 
 def test_texts_become_views_in_their_own_order():
     videos = build_videos(["x", "y", "z"], [1, 0, -1], {"title": ["ab", "", "c"], "thumb": ["b", "b", "b"]},
-                          {"said": ["a b. c! ", None, ["a", " ", "bb"]]}, Letters(), group=np.array([1, 1, 2]))
+                          {"said": ["a b. c! ", None, ["a", " ", "bb"]]}, Letters(), group=np.array([1, 1,
+                                                                                                     2]))
     assert videos.promise["title"][:, :3].tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert videos.content["said"].lengths.tolist() == [2, 0, 2]
     assert videos.content["said"].values[:, :3].tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 2, 0]]
@@ -310,7 +312,8 @@ def test_posts_and_their_articles():
     truth = posts["truth"].set_index("id").loc[posts["instances"]["id"]]
     assert (videos.label == (truth["truthClass"] == "clickbait")).all()
     np.testing.assert_allclose(videos.strength, truth["truthMean"], rtol=1e-6)
-    assert list(videos.content) == ["headline", "description"] and (videos.content["headline"].lengths <= 1).all()
+    assert list(videos.content) == ["headline", "description"]
+    assert (videos.content["headline"].lengths <= 1).all()
     assert videos.text[0] == " ".join(posts["instances"]["postText"][0]).strip()
 
 
@@ -325,7 +328,8 @@ def test_paragraphs_where_the_file_has_them(tmp_path):
     post = {"id": "1", "postText": ["a"], "targetTitle": "b", "targetDescription": "c. d"}
     (tmp_path/"truth.jsonl").write_text('{"id": "1", "truthClass": "clickbait", "truthMean": 0.8}')
     (tmp_path/"instances.jsonl").write_text(json.dumps(post))
-    with pytest.raises(InputError, match="no column named 'targetParagraphs'"): read_posts(tmp_path, Letters(), True)
+    with pytest.raises(InputError, match="no column named 'targetParagraphs'"):
+        read_posts(tmp_path, Letters(), True)
     (tmp_path/"instances.jsonl").write_text(json.dumps(post | {"targetParagraphs": ["e", "", "f. g"]}))
     assert read_posts(tmp_path, Letters(), True).content["paragraphs"].lengths.tolist() == [2]
 
@@ -341,7 +345,8 @@ def test_bangla(tmp_path):
 
 
 def test_near_duplicates_and_channels_are_one_group():
-    videos = build_videos(range(6), [0, 1]*3, {"title": ["red shoe 42", "Red shoe, 42!", "tea", "lamp", "", ""]},
+    videos = build_videos(range(6), [0, 1]*3, {"title": ["red shoe 42", "Red shoe, 42!", "tea", "lamp", "",
+                                                         ""]},
                           {"said": [""]*6}, Letters(), group=np.array([0, 1, 2, 2, 3, 4]))
     group = group_alike(videos)
     assert group[0] == group[1] and group[2] == group[3] and len(set(group.tolist())) == 4
