@@ -305,11 +305,9 @@ def test_only_chosen_branches_are_computed(parts):
 
 
 @pytest.mark.parametrize("change", [
-    {"cosine": False}, {"fuse": "features"}, {"norms": "layer",
-                                              "cosine": False}, {"blur": 0.}, {"dropout": 0.}, {"k": 1,
-                                                                                                "pool": "top-similar"},
-    {"smoothing": .2}, {"weigh_positives": True,
-                        "branches": ("title-transcript",)}, {"branch_weight": 0.}, {"fused_weight": 5.},
+    {"cosine": False}, {"fuse": "features"}, {"norms": "layer", "cosine": False}, {"blur": 0.}, {"dropout": 0.},
+    {"k": 1, "pool": "top-similar"}, {"smoothing": .2}, {"branch_weight": 0.}, {"fused_weight": 5.},
+    {"weigh_positives": True, "branches": ("title-transcript",)},
     {"batch": 17}, {"temperature": 5.}, {"pool": "top-norm"}, {"hidden": 8}, {"soft": False}])
 def test_every_setting_has_an_effect(parts, change):
     tilted = replace(parts["train"], strength=np.clip(parts["train"].strength*.8 + .1, 0, 1))
@@ -318,8 +316,8 @@ def test_every_setting_has_an_effect(parts, change):
     train = tilted[np.arange(150)] if "weigh_positives" in change else tilted
     if "weigh_positives" in change:
         train = train[np.flatnonzero((train.label == 0) | (np.arange(150) % 3 > 0))]
-    one, other = (PairFusion(config, 0).fit(train, parts["valid"]).logits(parts["test"]) for config in (base,
-                                                                                                        replace(base, **change)))
+    one, other = (PairFusion(config, 0).fit(train, parts["valid"]).logits(parts["test"])
+                  for config in (base, replace(base, **change)))
     assert np.abs(one - other).max() > 1e-5
 
 

@@ -258,11 +258,11 @@ def test_files_of_ones_own_and_settings_of_reading(tmp_path):
 
 
 @pytest.mark.parametrize("words,said", [
-    (["--model", "pair-fusions"], "did you mean 'pair-fusion'"), (["--dataset", "videos"],
-                                                                  "no dataset named 'videos'"),
+    (["--model", "pair-fusions"], "did you mean 'pair-fusion'"),
+    (["--dataset", "videos"], "no dataset named 'videos'"),
     (["--model", "cosine", "--preset", "as_published"], "the original has no model like 'cosine'"),
-    (["--model", "cosine", "--set", "of=titel"], "did you mean 'title'"), (["--model", "pair-fusion",
-                                                                            "--set", "pol=mean"], "did you mean 'pool'"),
+    (["--model", "cosine", "--set", "of=titel"], "did you mean 'title'"),
+    (["--model", "pair-fusion", "--set", "pol=mean"], "did you mean 'pool'"),
     (["--model", "cosine", "--set", "data.encodr=minilm"], "did you mean 'encoder'"),
     (["--model", "cosine", "--set", "split=fold"], "did you mean 'folds'"),
     (["--dataset", "webis-promise", "--model", "cosine", "--set", "split=published"],

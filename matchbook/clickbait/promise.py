@@ -346,7 +346,7 @@ def measure_slices(
         found.append({"slice": name, "videos": len(label), "clickbait": float(label.mean()), "roc_auc": area})
     return found
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #a11186e3
+# %% ../../nbs/2_clickbait/25_promise.ipynb #8eda2d61
 def run_grid(
     config,               # Of pair fusion
     videos:Videos,
@@ -358,12 +358,14 @@ def run_grid(
     pairs, alone = list(name_branches(videos)), list(videos.promise)
     players = pairs + (alone if len(pairs) + len(alone) < 5 else [])          # fifteen sets at most
     sets = [some for k in range(1, len(players) + 1) for some in combinations(players, k)]
-    cells, weights, chosen, best, areas, whole = [], draw_groups(videos.group, draws), None, -1., {}, None
+    cells, weights, best, areas, whole = [], draw_groups(videos.group, draws), -1., {}, None
+    fit, ask = 0., 0.
     for pool in pools:
         for some in sets:
             one = replace(config, pool=pool, branches=some)
             judged = judge_row(lambda own, one=one: PairFusion(one, own), videos, splits, seed)
             tested, held = judged.mean(), judged.mean("held")
+            fit, ask = fit + judged.seconds[0], ask + judged.seconds[1]
             drawn = judged.drawn(videos, splits, weights)
             cells.append({"pool": pool, "branches": list(some), "valid_pr_auc": held["pr_auc"],
                           **{name: interval(drawn[name]) for name in ("roc_auc", "pr_auc")},
@@ -377,6 +379,7 @@ def run_grid(
     without = {one: areas.get(frozenset(players) - {one}, np.full_like(everyone, .5)) for one in players}
     branches = [{"branch": one, "attention": float(attention[at]), "shapley": interval(shares[one]),
                  "left_out": interval(everyone - without[one])} for at, one in enumerate(players)]
+    chosen.seconds = fit, ask                                        # of all cells: this is what it took
     return chosen, {"grid": cells, "branches": branches, "pool": picked[0], "chosen": picked[1]}
 
 def run_promise(
@@ -393,8 +396,8 @@ def run_promise(
     known = [name for name in signature(read_promise).parameters if name not in ("dataset", "data")]
     for name in reading:
         if name not in known: raise suggest(name, known, "setting of how videos are read")
-    cut = _splits | ({"rotations": 2} if preset == "quick" else {}) | {
-        name: settings[name] for name in settings if name in _splits}
+    quick = {"rotations": 1 if model.endswith("grid") else 2} if preset == "quick" else {}
+    cut = _splits | quick | {name: settings[name] for name in settings if name in _splits}
     own = {name: value for name, value in settings.items()
            if name not in _splits and not name.startswith("data.")}
     config = open_row(model, preset, own, device)
