@@ -382,7 +382,7 @@ register(
          of="shopee"),
 )
 
-# %% ../nbs/1_foundations/10_datasets.ipynb #db96af51
+# %% ../nbs/1_foundations/10_datasets.ipynb #14ddb50a
 def _headlines(folder):
     "Posts and their judgments, in the challenge's official form."
     return {name: read_jsonl(Path(folder)/f"{name}.jsonl", ["id"]) for name in ("instances", "truth")}
@@ -436,6 +436,9 @@ register(
          _table("youtube_titles.csv", ["channel_id", "video_id", "video_title", "label"]), "by hand",
          "https://github.com/alessiovierti/youtube-clickbait-detector", "MIT", "37,397 titles",
          "fetch the dataset of the repository as youtube_titles.csv"),
+    Card("webis-promise", "Posts of that part, against the title and description of the article behind them.",
+         _webis, _headlines, "by hand", _zenodo, "CC BY 4.0", "3,883 posts", "made out of the dataset "
+         "webis17-170630-raw-sample when read", of="webis17-170630-raw-sample"),
     Card("videos-bangla", "Bangla videos: title, a person's label, a summary of the transcript.",
          ("title_summary_label.jsonl",), _jsonl("title_summary_label.jsonl", "video_id", "title"), "by hand",
          "derived from BaitBuster-Bangla", "none stated: local use", "1,600 videos", "one object a video"),

@@ -26,7 +26,7 @@ import pandas as pd
 
 from .datasets import InputError, cache_folder, find_card, locate, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #39a45c16
+# %% ../nbs/1_foundations/18_runs.ipynb #7c72eed9
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -67,6 +67,7 @@ places = {"duplicates": "matchbook.products.match_sets:study",
           "papers": "matchbook.papers.heco:study",
           "citations": "matchbook.papers.recommend:study",
           "habits": "matchbook.papers.original:study",
+          "promise": "matchbook.clickbait.promise:study",
           "headlines": "matchbook.clickbait.headline_study:study"}
 
 def open_study(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['brands', 'goods', 'details', 'sizes', 'colours', 'selling', 'shorter', 'escapes', 'syllables', 'appliances',
-           'news_words', 'field_words', 'paper_words', 'samples', 'start_chance', 'draw_bells', 'draw_bell',
-           'read_words', 'write_phrase', 'write_lines', 'write_csv', 'write_json_lines', 'write_npy', 'write_npz',
-           'write_parquet', 'Product', 'draw_name', 'draw_family', 'misspell', 'write_title', 'share_out', 'draw_hash',
-           'draw_listings', 'write_listings', 'Appliance', 'draw_appliances', 'write_offer', 'draw_pairs',
+           'news_words', 'video_words', 'field_words', 'paper_words', 'samples', 'start_chance', 'draw_bells',
+           'draw_bell', 'read_words', 'write_phrase', 'write_lines', 'write_csv', 'write_json_lines', 'write_npy',
+           'write_npz', 'write_parquet', 'Product', 'draw_name', 'draw_family', 'misspell', 'write_title', 'share_out',
+           'draw_hash', 'draw_listings', 'write_listings', 'Appliance', 'draw_appliances', 'write_offer', 'draw_pairs',
            'spell_offer', 'write_pairs', 'draw_items', 'write_items', 'judge_post', 'draw_post', 'draw_headlines',
            'write_headlines', 'draw_videos', 'write_videos', 'write_about', 'draw_references', 'draw_papers',
            'write_papers', 'store_csr', 'store_coo', 'choose_positives', 'draw_benchmark', 'write_benchmark', 'Sample',
@@ -590,14 +590,39 @@ def write_headlines(
         write_json_lines(folder/split/"instances.jsonl", instances.to_dict("records"))
         write_json_lines(folder/split/"truth.jsonl", part[["id", *judged]].to_dict("records"))
 
-# %% ../nbs/1_foundations/11_samples.ipynb #093b81c4
+# %% ../nbs/1_foundations/11_samples.ipynb #bf4ebc1b
+video_words = read_words("""
+title: {name} {does} {thing} {where}|{name}: {thing} {where}|How {name} {does} {thing}
+lurid: {lure} {name} {does} {thing}|{name} {does} {thing} {where} {tail}|{lure} {thing} {where} {tail}
+lure: You won't believe how|Shocking:|This is why|Finally revealed:|Nobody expected that|The truth about
+tail: and everybody is speechless|!!!|(gone wrong)|, wait for the end|?|- must watch
+name: {start}{end}
+start: Al|Bo|Cor|Da|El|Fa|Gri|Ha|Ivo|Ja|Ke|Lu|Mi|No|Or|Pe|Ro|Sa|Ta|Vi
+end: bar|den|fried|gan|lin|mar|nes|ric|ston|vas
+does: tries|explains|fixes|compares|repairs|visits|builds|tests|shows|counts
+where: in the {place}|near the {place}|at the {place}|behind the {place}
+place: harbour|old town|garage|valley|school|market|studio|kitchen|stadium|forest|station|garden
+topic0: a wooden boat|two sails|the river race
+topic1: a lentil soup|fresh bread|hot peppers
+topic2: an electric bike|used tyres|a steep climb
+topic3: the city budget|a council vote|new tram lines
+topic4: a street dog|three kittens|a lost parrot
+topic5: tax forms|a small loan|pension plans
+topic6: the cup final|a late goal|free kicks
+topic7: piano scales|a live concert|film music
+topic8: solar panels|heat pumps|a wind farm
+topic9: phone screens|cheap laptops|smart watches
+topic10: storm clouds|a flood wall|summer heat
+topic11: garden roses|tomato plants|apple trees
+""")
+
 def draw_videos(
     n:int=398,                 # How many videos; cut in train, valid, test as 200 : 98 : 100
     width:int=768,             # Numbers in a vector
     sentences:tuple=(3, 30),   # Fewest and most sentences of a transcript
     frames:tuple=(2, 10),      # Fewest and most keyframes
     seed:int=0,                # Which of the many possible channels
-)->tuple:  # Arrays by name (float32 values, int64 offsets, ids) and the DataFrame id, label, split
+)->tuple:  # Arrays by name (float32 values, int64 offsets, ids) and the DataFrame id, label, split, title
     "Promise and content of videos as vectors, half of them clickbait in each split."
     if n < 12: raise ValueError(f"n must be 12 or more, got {n}")
     rng = start_chance("videos", seed)
@@ -625,7 +650,11 @@ def draw_videos(
     for name, values in arrays.items():
         if values.dtype == float: arrays[name] = np.round(values, 3).astype(np.float32)
     label = ["clickbait" if bait else "normal" for bait in is_bait]
-    labels = pd.DataFrame({"id": arrays["index"], "label": label, "split": split})
+    say = start_chance("video titles", seed)
+    title = [write_phrase("{lurid}" if lurid > .25 + .3*draw_bell(say) else "{title}",
+                          video_words | {"thing": [f"{{topic{about}}}"]}, say) for lurid, about in
+             zip(style[:, 0], topic)]
+    labels = pd.DataFrame({"id": arrays["index"], "label": label, "split": split, "title": title})
     order = rng.sample(range(n), n)
     return arrays, labels.iloc[order].reset_index(drop=True)
 

@@ -332,7 +332,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #34d41440
+# %% ../../nbs/3_products/35_match_sets.ipynb #83509e52
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -377,14 +377,16 @@ def run_benchmark(
     if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
     elif model == "heco-speed": from matchbook.papers.original import run_heco_speed as run_speed
     elif model == "heco-growth": from matchbook.papers.original import run_heco_growth as run_speed
+    elif model == "fusion-speed": from matchbook.clickbait.promise import run_fusion_speed as run_speed
     else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
     return run_speed(dataset, model, **more)
 
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample"), sample="shopee-sample",
-    models=("self-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth"), measure="seconds_whole",
+    datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample", "videos-sample"), sample="shopee-sample",
+    models=("self-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth", "fusion-speed"),
+    measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
              "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup", "heco_speedup",
-             "heco_memory"),
+             "heco_memory", "epoch_speedup", "branch_speedup"),
     run=run_benchmark, presets=("best", "quick"))

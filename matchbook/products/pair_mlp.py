@@ -311,12 +311,13 @@ class SymmetricNetwork(nn.Module):
         scaled = ((features - self.mean)/self.spread).clamp(-5, 5).masked_fill(missing, 0)
         return self.scorer(self.layers(torch.cat([*parts, scaled, missing.float()], dim=1)))[:, 0]
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #03f88297
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #8a3ea599
 class PairMatcher:
     "What all matchers of pairs have in common."
     kind:str = ""              # Said in saved models
     calibrate:str = "temperature"
     slow:bool = False          # Whether scoring takes so long that studies leave out what they can
+    rows:str = "pairs"         # What a row is, in messages
 
     def __init__(self,
         config = None,         # Settings; `best` when left out
@@ -331,9 +332,9 @@ class PairMatcher:
     )->"PairMatcher":          # Itself
         "Learn from train, choose on valid. Raises `InputError` for an empty part, or one with one class."
         for name, part in (("train", train), ("valid", valid)):
-            if not len(part): raise InputError(f"the {name} part is empty; pairs were wanted")
+            if not len(part): raise InputError(f"the {name} part is empty; {self.rows} were wanted")
             if not 0 < part.label.mean() < 1:
-                raise InputError(f"the {name} part has pairs of one class only; both were wanted")
+                raise InputError(f"the {name} part has {self.rows} of one class only; both were wanted")
         self._learn(train, valid)
         logits = self.logits(valid)
         self.calibration_ = fit_calibration(logits, valid.label, self.calibrate)
