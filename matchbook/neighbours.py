@@ -131,7 +131,7 @@ def join_hamming(
     result.sort_indices()
     return result
 
-# %% ../nbs/1_foundations/15_neighbours.ipynb #6e90afaa
+# %% ../nbs/1_foundations/15_neighbours.ipynb #3343aedf
 index_kinds = ("exact", "flat", "ivf", "hnsw")
 
 @dataclass
@@ -187,7 +187,8 @@ class Index:
     )->Path:               # The folder
         "Write the vectors, faiss's own file, and a card that says whose they are."
         import faiss
-        if sparse.issparse(self.items): raise InputError("sparse vectors are searched exactly; save the texts instead")
+        if sparse.issparse(self.items): raise InputError("sparse vectors are searched exactly; save the "
+                                                         "texts instead")
         from safetensors.numpy import save
         data = save({"items": self.items})
         write_whole(Path(folder)/"items.safetensors", data)
@@ -212,7 +213,8 @@ class Index:
         if card["model"] != model:
             raise InputError(f"{path}: an index of model {card['model']!r}; the queries are of {model!r}")
         if dimensions not in (None, card["dimensions"]):
-            raise InputError(f"{path}: an index of {card['dimensions']} dimensions; the queries have {dimensions}")
+            raise InputError(f"{path}: an index of {card['dimensions']} dimensions; the queries have "
+                             f"{dimensions}")
         data = (Path(folder)/"items.safetensors").read_bytes()
         if hashlib.sha256(data).hexdigest() != card["sha256"]:
             raise InputError(f"{folder}: items.safetensors is not the file that index.json tells of")
@@ -222,9 +224,12 @@ class Index:
             faiss.cvar.distance_compute_blas_threshold = 20   # as in `build_index`
             file = np.frombuffer((Path(folder)/"index.faiss").read_bytes(), dtype=np.uint8)
             engine = faiss.deserialize_index(file)
-            if (engine.d, engine.ntotal, engine.metric_type) != (items.shape[1], len(items), faiss.METRIC_INNER_PRODUCT):
-                raise InputError(f"{folder}: index.faiss holds {engine.ntotal} items of {engine.d} dimensions, "
-                                 f"items.safetensors {len(items)} of {items.shape[1]}; or it measures no cosine")
+            if (engine.d, engine.ntotal, engine.metric_type) != (items.shape[1], len(items),
+                                                                 faiss.METRIC_INNER_PRODUCT):
+                raise InputError(f"{folder}: index.faiss holds {engine.ntotal} items of {engine.d} "
+                                 "dimensions, "
+                                 f"items.safetensors {len(items)} of {items.shape[1]}; or it measures no "
+                                 "cosine")
         return cls(card["kind"], items, engine)
 
 def _nearest_exact(queries, items, k, block=2048):

@@ -7,7 +7,7 @@ __all__ = ['houlsby', 'pfeiffer', 'families', 'BottleneckConfig', 'Bottleneck', 
            'add_adapters', 'adapter_weights', 'count_weights', 'describe_base', 'save_adapters', 'load_adapters',
            'name_as_hub', 'AdaptedConfig', 'AdaptedModel', 'write_merged']
 
-# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #40b416aa
+# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #fe8ca5ad
 import importlib, inspect, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.activations import get_activation
 
-from ..datasets import InputError, suggest, write_whole
+from ..datasets import InputError, write_whole
 
-# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #6e512214
+# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #045b15f3
 @dataclass(frozen=True)
 class BottleneckConfig:
     "Where adapters are and how they are built; the names of the fields are AdapterHub's."
@@ -33,8 +33,10 @@ class BottleneckConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "leave_out", tuple(self.leave_out))
-        if self.reduction_factor <= 0: raise ValueError(f"reduction_factor {self.reduction_factor}: above 0 was wanted")
-        if not (self.mh_adapter or self.output_adapter): raise ValueError("neither mh_adapter nor output_adapter")
+        if self.reduction_factor <= 0: raise ValueError(f"reduction_factor {self.reduction_factor}: above "
+                                                        "0 was wanted")
+        if not (self.mh_adapter or self.output_adapter): raise ValueError("neither mh_adapter nor "
+                                                                          "output_adapter")
 
 houlsby = BottleneckConfig()
 pfeiffer = BottleneckConfig(mh_adapter=False, original_ln_before=True)
@@ -87,14 +89,15 @@ class AdaptedBlock(nn.Module):
         stream = adapt(states, hidden_states, self.sa_layer_norm, self.attention_adapter, self.before)
         return adapt(self.ffn(stream), stream, self.output_layer_norm, self.output_adapter, self.before)
 
-# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #f3396922
+# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #6245f19b
 def _adapt_bert(encoder, config):
     width = encoder.config.hidden_size
     def make(wanted): return Bottleneck(width, config) if wanted else None
     for number, layer in enumerate(encoder.encoder.layer):
         if number in config.leave_out: continue
         if config.mh_adapter:
-            layer.attention.output = AdaptedOutput(layer.attention.output, make(True), config.original_ln_before)
+            layer.attention.output = AdaptedOutput(layer.attention.output, make(True),
+                                                   config.original_ln_before)
         if config.output_adapter:
             layer.output = AdaptedOutput(layer.output, make(True), config.original_ln_before)
 
@@ -113,23 +116,25 @@ def add_adapters(
     encoder:nn.Module,                    # A Hugging Face encoder; changed in place
     config:BottleneckConfig = houlsby,
 )->nn.Module:                             # Itself: adapters want a gradient, all else does not
-    "An encoder whose adapters alone are trained. Raises `InputError` for a family whose layers are not known."
+    "An encoder whose adapters alone are trained. Raises `InputError` for a family that is not known."
     family = encoder.config.model_type
     if family not in families:
-        raise InputError(f"no layers known of a {family!r} encoder; known: {', '.join(families)}; to add one, "
+        raise InputError(f"no layers known of a {family!r} encoder; known: {', '.join(families)}; to add "
+                         "one, "
                          "register a function in matchbook.products.bottleneck.families")
     if any(isinstance(part, Bottleneck) for part in encoder.modules()):
         raise InputError("this encoder has adapters already; open it anew")
     for weight in encoder.parameters(): weight.requires_grad_(False)
     families[family](encoder, config)
-    for name, weight in adapter_weights(encoder).items(): weight.requires_grad_(True)
+    for weight in adapter_weights(encoder).values(): weight.requires_grad_(True)
     return encoder
 
 def adapter_weights(
     encoder:nn.Module,          # With adapters
 )->dict[str, nn.Parameter]:     # Name → weight
     "The weights of the adapters, by their names in the encoder."
-    return {f"{place}.{name}": weight for place, part in encoder.named_modules() if isinstance(part, Bottleneck)
+    return {f"{place}.{name}": weight for place, part in encoder.named_modules() if isinstance(part,
+        Bottleneck)
             for name, weight in part.named_parameters()}
 
 # %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #5f3cde0c
@@ -193,7 +198,7 @@ def name_as_hub(
     return (name.replace(".adapter.down.", f".adapters.{adapter}.adapter_down.0.")
             .replace(".adapter.up.", f".adapters.{adapter}.adapter_up."))
 
-# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #683011ca
+# %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #6a10634d
 class AdaptedConfig(PretrainedConfig):
     "The configuration of an encoder with adapters."
     model_type = "bottleneck-encoder"
@@ -223,9 +228,11 @@ def write_merged(
     "Write base and adapters as one model that `AutoModel` opens."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    adapted = AdaptedConfig(base=encoder.config.to_dict(), bottleneck=asdict(config), architectures=["AdaptedModel"],
+    adapted = AdaptedConfig(base=encoder.config.to_dict(), bottleneck=asdict(config),
+                            architectures=["AdaptedModel"],
                             hidden_size=encoder.config.hidden_size, dtype="float32")
-    adapted.auto_map = {"AutoConfig": "modeling_bottleneck.AdaptedConfig", "AutoModel": "modeling_bottleneck.AdaptedModel"}
+    adapted.auto_map = {"AutoConfig": "modeling_bottleneck.AdaptedConfig",
+                        "AutoModel": "modeling_bottleneck.AdaptedModel"}
     adapted.save_pretrained(folder)
     weights = {f"encoder.{name}": weight.detach().cpu().contiguous().clone()
                for name, weight in encoder.state_dict().items()}
@@ -233,10 +240,12 @@ def write_merged(
     own = importlib.import_module("matchbook.products.bottleneck")
     parts = ["BottleneckConfig", "Bottleneck", "adapt", "AdaptedOutput", "AdaptedBlock", "_adapt_bert",
              "_adapt_distilbert", None, "AdaptedConfig", "AdaptedModel"]
-    known = ("families = {**dict.fromkeys(" + repr(tuple(n for n, f in own.families.items() if f is own._adapt_bert))
+    known = ("families = {**dict.fromkeys(" + repr(tuple(n for n, f in own.families.items()
+                                                         if f is own._adapt_bert))
              + ', _adapt_bert), "distilbert": _adapt_distilbert}\n')
     code = [inspect.getsource(getattr(own, part)) if part else known for part in parts]
-    head = ("from dataclasses import dataclass\n\nfrom torch import nn\nfrom transformers import AutoConfig, AutoModel, "
+    head = ("from dataclasses import dataclass\n\nfrom torch import nn\nfrom transformers import "
+            "AutoConfig, AutoModel, "
             "PretrainedConfig, PreTrainedModel\nfrom transformers.activations import get_activation\n\n")
     write_whole(folder/"modeling_bottleneck.py", head + "\n".join(code))
     if tokenizer is not None: tokenizer.save_pretrained(folder)

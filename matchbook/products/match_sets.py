@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['spaces', 'vector_spaces', 'trained_spaces', 'study', 'benchmarks', 'find_by_title', 'find_by_hash', 'lift_best',
-           'keep_mutual', 'cluster_scores', 'blend_vectors', 'count_matches', 'threshold_for_matches', 'SizeRule',
-           'MatchSetsConfig', 'MatchSets', 'measure_sets', 'worst_rows', 'set_sizes', 'measure_growth', 'list_steps',
-           'measure_steps', 'open_settings', 'add_padded', 'run_duplicates', 'run_self_join', 'run_benchmark']
+           'keep_mutual', 'cluster_scores', 'blend_vectors', 'count_neighbours', 'floor_for_neighbours',
+           'count_matches', 'threshold_for_matches', 'SizeRule', 'MatchSetsConfig', 'MatchSets', 'measure_sets',
+           'worst_rows', 'set_sizes', 'measure_growth', 'list_steps', 'measure_steps', 'open_settings', 'add_padded',
+           'run_duplicates', 'run_self_join', 'draw_clustered', 'run_index_join', 'time_index_joins', 'run_benchmark']
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #6fa6048c
-import json, time
+# %% ../../nbs/3_products/35_match_sets.ipynb #43aa69f6
+import hashlib, json, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from scipy.spatial.distance import squareform
 from ..datasets import InputError, suggest, write_whole
 from ..encoders import (TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder, chars,
                                 clean_text, plain_words, words)
-from ..measures import (Ranked, bootstrap_interval, choose_row_threshold, compare, map_at_r, rank_rows,
+from ..measures import (Ranked, bootstrap_interval, choose_row_threshold, compare, map_at_r,
+                                rank_rows,
                                 row_f1_curve, row_scores)
-from ..neighbours import hash_bits, join, join_equal, join_hamming
+from ..neighbours import build_index, hash_bits, join, join_equal, join_hamming
 from .listings import Listings, count_parts, read_listings, split_listings
-from .pair_judge import PairJudge, PairJudgeConfig, rank_cells, read_cells
+from .pair_judge import PairJudge, PairJudgeConfig, rank_cells
 from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #6c3aba7e
@@ -85,7 +87,7 @@ def keep_mutual(
     near.data = (near.data <= k).astype(np.float32)
     return (found.multiply(near).multiply(near.T) + itself).tocsr().astype(np.float32)
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #d5302485
+# %% ../../nbs/3_products/35_match_sets.ipynb #8b4c329d
 def cluster_scores(
     found:sparse.csr_matrix,   # `(n, n)` scores in [0, 1], the same in both directions
     floor:float,               # Pairs below hold nothing together
@@ -105,12 +107,14 @@ def cluster_scores(
         else:
             apart = np.maximum(0, 1 - found[some][:, some].toarray())     # a cosine may be 1.0000001
             np.fill_diagonal(apart, 0)
-            joined = 1 - squareform(cophenet(linkage(squareform((apart + apart.T)/2, checks=False), "average")))
+            joined = 1 - squareform(cophenet(linkage(squareform((apart + apart.T)/2, checks=False),
+                                                     "average")))
             row, column = np.nonzero(joined > 0)
             score = joined[row, column]
         rows.append(some[row]), columns.append(some[column]), scores.append(score)
     places = (np.concatenate(rows), np.concatenate(columns)) if rows else (np.zeros(0, int),)*2
-    return sparse.csr_matrix((np.concatenate(scores or [np.zeros(0)]).astype(np.float32), places), found.shape)
+    return sparse.csr_matrix((np.concatenate(scores or [np.zeros(0)]).astype(np.float32), places),
+                             found.shape)
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #9de0da45
 def blend_vectors(
@@ -128,6 +132,28 @@ def blend_vectors(
         length = np.sqrt(np.asarray(mixed.multiply(mixed).sum(1)).ravel())
         return (sparse.diags((1/np.maximum(length, 1e-9)).astype(np.float32)) @ mixed).tocsr()
     return mixed/np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-9)
+
+# %% ../../nbs/3_products/35_match_sets.ipynb #8f4beb11
+def count_neighbours(
+    found:sparse.csr_matrix,   # `(n, n)` scores
+    floor:float,
+)->float:                      # Itself not counted
+    "How many neighbours a listing has above the floor, on average."
+    above = int((found.data >= floor).sum() - (found.diagonal() >= floor).sum())
+    return above/max(1, found.shape[0])
+
+def floor_for_neighbours(
+    found:sparse.csr_matrix,   # `(n, n)` scores
+    wanted:float,              # Neighbours of a listing, on average
+)->float:                      # Above 0
+    "The floor above which a listing has so many neighbours, on average."
+    others = found.tocsr(copy=True)
+    others.setdiag(0)
+    others.eliminate_zeros()
+    count = round(wanted*found.shape[0])
+    if not count or not others.nnz: return float(np.nextafter(others.data.max(initial=1), np.float32(2)))
+    return float(np.partition(others.data,
+                              -count)[-count]) if count < others.nnz else float(others.data.min())
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #9608fcc8
 def count_matches(
@@ -170,7 +196,7 @@ class SizeRule:
         "The threshold for a catalogue of this size."
         return float(np.clip(self.start + self.slope*np.log(n), 1e-6, 1))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #fa099dfb
+# %% ../../nbs/3_products/35_match_sets.ipynb #ceb6f943
 @dataclass(frozen=True)
 class MatchSetsConfig:
     "Which spaces are looked into, and how."
@@ -204,7 +230,8 @@ class MatchSetsConfig:
         for name, low, high in (("least", 1, 2), ("mutual", 0, 10**6), ("blend", 0, 10)):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} = {getattr(self, name)}: {low} to {high} was wanted")
-        if not 0 < self.floor <= 1: raise InputError(f"floor = {self.floor}: above 0 and at most 1 was wanted")
+        if not 0 < self.floor <= 1: raise InputError(f"floor = {self.floor}: above 0 and at most 1 was "
+                                                     "wanted")
 
     @property
     def judged(self)->tuple[str, ...]:
@@ -283,19 +310,22 @@ class MatchSets:
         return [float(weight) for weight in best]
 
     def _choose_blend(self, found, valid):
-        "τ and the share of blended scores with the best row-F1 on valid; gives the blended scores."
+        "Neighbours above τ, and the share of blended scores, with the best row-F1 on valid."
         base, tried = choose_row_threshold(self._rank(found, valid)), []
         for floor in (.8, 1., 1.2, 1.5):
-            blended = self._blend(found, valid, min(floor*base, .99), 1.)
+            crowd = count_neighbours(found, min(floor*base, .99))
+            blended = self._blend(found, valid, crowd, 1.)
             for share in (0., .25, .5, .75):
                 mixed = ((1 - share)*found + share*blended).tocsr()
-                tried.append((self._value(mixed, valid), -len(tried), min(floor*base, .99), share))
+                tried.append((self._value(mixed, valid), -len(tried), crowd, share))
         self.blend_ = [float(number) for number in max(tried)[2:]]
         return self._blend(found, valid, *self.blend_)
 
-    def _blend(self, found, items, floor, share):
+    def _blend(self, found, items, crowd, share):
         if not share: return found
-        vectors = [self.encoders_[name].embed(items.title) for name in self.config.spaces if name in vector_spaces]
+        floor = floor_for_neighbours(found, crowd)
+        vectors = [self.encoders_[name].embed(items.title) for name in self.config.spaces
+                   if name in vector_spaces]
         now = found
         for _ in range(self.config.blend):
             vectors = [blend_vectors(some, now, floor) for some in vectors]
@@ -499,7 +529,7 @@ def measure_growth(
                        "thresholds": {name: float(at) for name, at in by.items()}})
     return points
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #2746ce59
+# %% ../../nbs/3_products/35_match_sets.ipynb #fc43d63e
 def list_steps(
     config:MatchSetsConfig,   # Of the whole model
 )->dict[str, MatchSetsConfig]:
@@ -532,11 +562,13 @@ def measure_steps(
     rows, before, last, first = [], None, model, None
     for name, config in list_steps(model.config).items():
         if config == model.config: step = model
-        else: step = MatchSets(config, model.seed).fit(train, valid, model if config.judged == model.config.judged
+        else: step = MatchSets(config, model.seed).fit(train, valid, model
+                                                       if config.judged == model.config.judged
                                                        else _share(model, last))
         ranked = step.rank(test)
         value = row_scores(ranked, step.threshold_)["row_f1"]
-        row = {"step": name, "valid": float(row_f1_curve(step.rank(valid))[1].max()), "test": float(value.mean()),
+        row = {"step": name, "valid": float(row_f1_curve(step.rank(valid))[1].max()),
+               "test": float(value.mean()),
                "interval": bootstrap_interval(value, test.group), "threshold": step.threshold_,
                "weights": step.weights_, "blend": step.blend_}
         if before is not None: row |= {"gain": asdict(compare(value, before, test.group)),
@@ -551,11 +583,12 @@ def _share(model, last):
     both.encoders_, both.judge_ = model.encoders_, last.judge_
     return both
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #b44799e1
+# %% ../../nbs/3_products/35_match_sets.ipynb #2d892d5a
 _rows = {"self-only": (), "exact-title": ("title",), "image-hash": ("hash",), "tfidf-words": ("words",),
          "tfidf-chars": ("chars",), "minilm": ("minilm",), "title-or-hash": ("words", "hash"),
          "char-word-lstm": ("lstm",), "words-and-lstm": ("words", "lstm"),
-         **dict.fromkeys(("terms", "terms-mutual", "terms-clusters", "terms-blended", "terms-two", "terms-judged"),
+         **dict.fromkeys(("terms", "terms-mutual", "terms-clusters", "terms-blended", "terms-two",
+                          "terms-judged"),
                          ("words", "chars")),
          "terms-and-hash": ("words", "chars", "hash"),
          **dict.fromkeys(("adapter-bert", "fine-tuned-encoder", "lora-encoder"), ("adapter",)),
@@ -564,7 +597,8 @@ _published = ("char-word-lstm", "adapter-bert")   # Rows with settings as the or
 _least = {"minilm": 0.5}   # Sentence vectors of any two titles are nearer than bags of words
 _all = {"mix": "judged", "blend": 1, "least": 2}
 _made = {"words-and-lstm": {"mix": "weighted"}, "terms": {"mix": "weighted"},
-         "terms-mutual": {"mix": "weighted", "mutual": 20}, "terms-clusters": {"mix": "weighted", "clusters": True},
+         "terms-mutual": {"mix": "weighted", "mutual": 20}, "terms-clusters": {"mix": "weighted",
+             "clusters": True},
          "terms-blended": {"mix": "weighted", "blend": 1},
          "terms-two": {"mix": "weighted", "blend": 1, "least": 2}, "terms-judged": _all,
          "terms-and-hash": _all | {"hash_bits": 8}, "union": _all | {"hash_bits": 8}}
@@ -638,6 +672,8 @@ def run_duplicates(
     asks = np.arange(len(split.train), len(known))                 # the validation rows among the known
     choosing = matcher.rank(listings[known], asks)
     threshold_whole = choose_row_threshold(choosing)
+    for encoder in matcher.encoders_.values():
+        if hasattr(encoder, "remember"): encoder.remember(listings.title)
     middle = time.perf_counter()
     ranked = {"valid": matcher.rank(valid), "test": matcher.rank(test),
               "whole": matcher.rank(listings, split.test)}
@@ -679,7 +715,7 @@ study = Study(
     columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
     presets=("best", "quick", "plain", "as_published"))
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #9271835d
+# %% ../../nbs/3_products/35_match_sets.ipynb #a994fcd6
 def run_self_join(
     dataset:str,     # A dataset of listings
     model:str,       # `self-join`
@@ -714,13 +750,79 @@ def run_self_join(
                    {}, settings["threshold"], settings, digest, {"rows": len(listings)},
                    {"fit": points[-1]["vectorise"], "score": points[-1]["join"]}, details={"points": points})
 
+# %% ../../nbs/3_products/35_match_sets.ipynb #e40cc372
+def draw_clustered(
+    n:int,                # Rows
+    seed:int,
+    dimensions:int = 100,
+    group:int = 8,        # Rows around a centre
+    spread:float = .45,   # Length of what a row adds to its centre, about
+)->np.ndarray:            # `(n, dimensions)` float32, unit rows
+    "Made-up vectors in groups."
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((-(-n//group), dimensions), dtype=np.float32)/np.sqrt(dimensions)
+    rows = rng.standard_normal((n, dimensions), dtype=np.float32)
+    rows *= spread/np.sqrt(dimensions)
+    rows += centres[np.arange(n) % len(centres)]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+def run_index_join(
+    dataset:str,     # Not used: the vectors are made up
+    model:str,       # `index-join`
+    preset:str,      # `quick` takes small sizes
+    seed:int,        # Of the vectors and of the cells
+    settings:dict,   # `sizes`, `threshold` (.8), `probes` (12), `flat_up_to` (100,000)
+    data:str|None,   # Not used
+    device:str,      # Not used: one thread of the CPU
+)->Outcome:
+    "Processor seconds, memory and recall of the threshold join by cells against the exact one."
+    import faiss
+    usual = {"sizes": [10_000, 30_000, 100_000, 300_000, 1_000_000], "threshold": .8, "probes": 12,
+             "flat_up_to": 100_000}
+    if preset == "quick": usual["sizes"] = [1000, 4000]
+    settings, points, threads = usual | settings, [], faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try: points = [time_index_joins(n, seed, settings) for n in settings["sizes"]]
+    finally: faiss.omp_set_num_threads(threads)
+    last = [point for point in points if "recall" in point][-1]
+    speed = (last["flat_build"] + last["flat_join"])/(last["ivf_build"] + last["ivf_join"])
+    return Outcome({"valid": {}, "test": {"index_speedup": speed, "index_recall": last["recall"],
+                                          "index_rows": last["rows"]}},
+                   {}, settings["threshold"], settings, points[0]["sha256"], {"rows": max(settings["sizes"])},
+                   {"fit": points[-1]["ivf_build"], "score": points[-1]["ivf_join"]},
+                   details={"points": points})
+
+def time_index_joins(
+    n:int,           # Rows
+    seed:int,
+    settings:dict,   # See `run_index_join`
+)->dict:             # Of each kind: seconds to build and to join, pairs found, memory; recall
+    "Both joins of one catalogue."
+    rows = draw_clustered(n, seed)
+    point = {"rows": n, "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
+    for kind in ("ivf", "flat")[:1 + (n <= settings["flat_up_to"])]:
+        reset_peak()
+        held, start = peak_memory_mb(), time.process_time()
+        index = build_index(rows, kind, probes=settings["probes"], seed=seed)
+        middle = time.process_time()
+        found = index.join(rows, settings["threshold"])
+        point |= {f"{kind}_build": middle - start, f"{kind}_join": time.process_time() - middle,
+                  f"{kind}_pairs": int(found.nnz), f"{kind}_peak_mb": peak_memory_mb() - held}
+        del index, found
+    if "flat_pairs" in point:  # cells never invent a pair; a row with itself is no find
+        point["recall"] = (point["ivf_pairs"] - n)/max(1, point["flat_pairs"] - n)
+    return point
+
+# %% ../../nbs/3_products/35_match_sets.ipynb #31c7fb1c
 def run_benchmark(
     dataset:str,   # A dataset of listings
-    model:str,     # `self-join`, or `lstm-speed` and `pair-speed` of other chapters
+    model:str,     # `self-join`, `index-join`, or `lstm-speed` and `pair-speed` of other chapters
     **more,        # The rest of what a study's run is given
 )->Outcome:
     "One row of the table of times."
     if model == "self-join": return run_self_join(dataset, model, **more)
+    if model == "index-join": return run_index_join(dataset, model, **more)
     if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
     else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
     return run_speed(dataset, model, **more)
@@ -728,7 +830,8 @@ def run_benchmark(
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
     datasets=("shopee", "shopee-sample", "ozon-sample"), sample="shopee-sample",
-    models=("self-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
+    models=("self-join", "index-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
-             "join_speedup", "batches_speedup", "folded_speedup", "bf16_speedup"),
+             "join_speedup", "index_speedup", "index_recall", "batches_speedup", "folded_speedup",
+             "bf16_speedup"),
     run=run_benchmark, presets=("best", "quick"))

@@ -6,13 +6,12 @@
 __all__ = ['title_features', 'propose_pairs', 'read_cells', 'sort_sides', 'rank_cells', 'describe_space', 'describe_titles',
            'PairJudgeConfig', 'cut_catalogues', 'PairJudge']
 
-# %% ../../nbs/3_products/38_pair_judge.ipynb #8b3454dd
+# %% ../../nbs/3_products/38_pair_judge.ipynb #ef3ea5e5
 import json, re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load, save
 from scipy import sparse
 from scipy.special import expit
@@ -53,11 +52,11 @@ def sort_sides(
     "Two numbers of a pair without their order."
     return [np.minimum(first, second), np.maximum(first, second)]
 
-# %% ../../nbs/3_products/38_pair_judge.ipynb #e63b614f
+# %% ../../nbs/3_products/38_pair_judge.ipynb #6fe20844
 def rank_cells(
     table:sparse.csr_matrix,  # `(n, n)` scores
 )->sparse.csr_matrix:         # Places instead of scores
-    "The same table with the place of each score within its row, 1 for the best; equal scores share the first place."
+    "The same table with the place of each score within its row, 1 for the best; equals share the first."
     row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     order = np.lexsort((-table.data, row))
     score, owner = table.data[order], row[order]
@@ -86,9 +85,10 @@ def describe_space(
     return np.stack([score, *sort_sides(best[first], best[second]), *sort_sides(*share), *sort_sides(*rank),
                      *sort_sides(crowd[first], crowd[second])], axis=1).astype(np.float32)
 
-# %% ../../nbs/3_products/38_pair_judge.ipynb #2d247e05
+# %% ../../nbs/3_products/38_pair_judge.ipynb #50ef5c91
 _words = re.compile(r"[^\W\d_]+|\d+")
-title_features = ("shared of shorter", "shared of longer", "shorter", "longer", "numbers shared", "numbers alone",
+title_features = ("shared of shorter", "shared of longer", "shorter", "longer", "numbers shared",
+                  "numbers alone",
                   "weight shared", "weight alone, lower", "weight alone, higher", "shared of lighter",
                   "heaviest alone, lower", "heaviest alone, higher")
 
@@ -115,7 +115,7 @@ def describe_titles(
                        *sorted(odd))
     return rows
 
-# %% ../../nbs/3_products/38_pair_judge.ipynb #b0670167
+# %% ../../nbs/3_products/38_pair_judge.ipynb #d38d9055
 @dataclass(frozen=True)
 class PairJudgeConfig:
     "How the trees are grown."
@@ -129,8 +129,10 @@ class PairJudgeConfig:
 
     def __post_init__(self):
         if min(self.trees, self.leaves - 1, self.least, self.cuts + self.whole) < 1 or self.rate <= 0:
-            raise InputError(f"trees {self.trees}, leaves {self.leaves}, least {self.least}, cuts {self.cuts}, "
-                             f"rate {self.rate}: at least one tree, two leaves, one pair, one catalogue and a "
+            raise InputError(f"trees {self.trees}, leaves {self.leaves}, least {self.least}, cuts "
+                             f"{self.cuts}, "
+                             f"rate {self.rate}: at least one tree, two leaves, one pair, one catalogue "
+                             "and a "
                              "rate above 0 were wanted")
 
 def cut_catalogues(
@@ -188,7 +190,8 @@ class PairJudge:
             weight.append((many[first]*many[second])**-.25)
         label = np.concatenate(label)
         if label.all() or not label.any():
-            raise InputError(f"{len(label)} training pairs found, all of one kind; matches and others were wanted")
+            raise InputError(f"{len(label)} training pairs found, all of one kind; matches and others were "
+                             "wanted")
         grown = HistGradientBoostingClassifier(
             max_iter=c.trees, learning_rate=c.rate, max_leaf_nodes=c.leaves, min_samples_leaf=c.least,
             l2_regularization=c.pull, early_stopping=False, random_state=derive_seed(self.seed) % 2**32)
