@@ -750,13 +750,13 @@ def run_self_join(
                    {}, settings["threshold"], settings, digest, {"rows": len(listings)},
                    {"fit": points[-1]["vectorise"], "score": points[-1]["join"]}, details={"points": points})
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #e40cc372
+# %% ../../nbs/3_products/35_match_sets.ipynb #344dad84
 def draw_clustered(
     n:int,                # Rows
     seed:int,
     dimensions:int = 100,
     group:int = 8,        # Rows around a centre
-    spread:float = .45,   # Length of what a row adds to its centre, about
+    spread:float = .35,   # Length of what a row adds to its centre, about
 )->np.ndarray:            # `(n, dimensions)` float32, unit rows
     "Made-up vectors in groups."
     rng = np.random.default_rng(seed)
@@ -772,13 +772,13 @@ def run_index_join(
     model:str,       # `index-join`
     preset:str,      # `quick` takes small sizes
     seed:int,        # Of the vectors and of the cells
-    settings:dict,   # `sizes`, `threshold` (.8), `probes` (12), `flat_up_to` (100,000)
+    settings:dict,   # `sizes`, `threshold` (.8), `probes` (8), `flat_up_to` (100,000)
     data:str|None,   # Not used
     device:str,      # Not used: one thread of the CPU
 )->Outcome:
     "Processor seconds, memory and recall of the threshold join by cells against the exact one."
     import faiss
-    usual = {"sizes": [10_000, 30_000, 100_000, 300_000, 1_000_000], "threshold": .8, "probes": 12,
+    usual = {"sizes": [10_000, 30_000, 100_000, 300_000, 1_000_000], "threshold": .8, "probes": 8,
              "flat_up_to": 100_000}
     if preset == "quick": usual["sizes"] = [1000, 4000]
     settings, points, threads = usual | settings, [], faiss.omp_get_max_threads()
