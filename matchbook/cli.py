@@ -44,7 +44,7 @@ def show(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# %% ../nbs/6_practice/60_cli.ipynb #22afd2a2
+# %% ../nbs/6_practice/60_cli.ipynb #34bdb958
 @app.command(epilog="Example: matchbook run duplicates --dataset shopee-sample --model tfidf-words")
 def run(
     study:Annotated[str, typer.Argument(help="The study, such as duplicates.")],
@@ -58,9 +58,11 @@ def run(
     device:Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     set_:Annotated[list[str] | None, typer.Option("--set", help="field=value; may be repeated.")] = None,
     out:Annotated[Path | None, typer.Option(help="The results folder; data/results when left out.")] = None,
+    resume:Annotated[bool, typer.Option(
+        "--resume/--anew", help="Go on where the same run was stopped, or begin again.")] = True,
     as_json:Json = False,
 )->None:
-    "Run a study and write a run file for each model."
+    "Run a study and write a run file for each model. One that was stopped goes on when it is started again."
     from matchbook.runs import (make_run, open_study, parse_settings, results_folder, show_figure, table_rows,
                                 write_run)
     plan, settings = open_study(study), parse_settings(set_ or [])
@@ -72,7 +74,7 @@ def run(
     runs = []
     for name in model or plan.models:
         say(f"{study}: {name} on {dataset or plan.datasets[0]}, seed {seed} …")
-        runs.append(make_run(plan, dataset, name, preset, seed, settings, data, device))
+        runs.append(make_run(plan, dataset, name, preset, seed, settings, data, device, resume))
         say(f"wrote {write_run(runs[-1], folder)}")
     if as_json:
         return show([{key: value for key, value in one.items() if key != "details"} for one in runs], True)
@@ -211,6 +213,11 @@ def planned_runs(
         found.append(dataset)
     if found: return [one for one in there if one[0] in found and one[3] == 0 and not one[4]]
     return [(plan.sample, model, "quick", 0, {}) for model in plan.models]
+
+# %% ../nbs/6_practice/60_cli.ipynb #76e100ec
+from .audit import app as audit_app
+
+app.add_typer(audit_app, name="audit")
 
 # %% ../nbs/6_practice/60_cli.ipynb #faa80ba9
 @app.callback(invoke_without_command=True)

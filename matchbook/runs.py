@@ -6,23 +6,27 @@
 __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Outcome', 'Study', 'open_study',
            'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak', 'peak_memory_mb', 'results_folder',
            'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings', 'show_value', 'replace_setting',
-           'name_variant', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
-           'to_markdown', 'read_claims', 'claims_table', 'fill_tables', 'compare_runs']
+           'name_variant', 'claim_place', 'keep_places', 'find_work', 'make_run', 'table_rows', 'repeat_command',
+           'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'fill_tables',
+           'compare_runs']
 
-# %% ../nbs/1_foundations/18_runs.ipynb #9fe25115
-import importlib, json, math, os, platform, re, shlex, subprocess, sys
-from collections.abc import Callable
+# %% ../nbs/1_foundations/18_runs.ipynb #e6b60ab8
+import hashlib, importlib, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .datasets import InputError, find_card, suggest, write_whole
+from .datasets import InputError, cache_folder, find_card, locate, suggest, write_whole
 
-# %% ../nbs/1_foundations/18_runs.ipynb #70fcd1fe
+# %% ../nbs/1_foundations/18_runs.ipynb #504b91dd
 @dataclass(frozen=True)
 class Outcome:
     "What a study found for one model, one dataset, one seed."
@@ -52,7 +56,9 @@ class Study:
 places = {"duplicates": "matchbook.products.match_sets:study",
           "pairs": "matchbook.products.pairs:study",
           "benchmarks": "matchbook.products.match_sets:benchmarks",
-          "papers": "matchbook.papers.heco:study"}
+          "papers": "matchbook.papers.heco:study",
+          "citations": "matchbook.papers.recommend:study",
+          "habits": "matchbook.papers.original:study"}
 
 def open_study(
     name:str,  # One of `places`
@@ -174,7 +180,7 @@ def read_runs(
     return [read_run(path) for path in sorted((Path(folder or results_folder())/"runs").glob(
         f"{study or '*'}/{dataset or '*'}/*.json"))]
 
-# %% ../nbs/1_foundations/18_runs.ipynb #36218b38
+# %% ../nbs/1_foundations/18_runs.ipynb #17631ae3
 def parse_settings(
     words:list[str],  # Such as `["hash_bits=4", "clean=false"]`
 )->dict[str, object]: # Name → value; numbers, true, false and null are read as such
@@ -212,6 +218,56 @@ def name_variant(
     return preset + "".join(f"+{name}={re.sub('[^A-Za-z0-9.]+', '-', show_value(value))}"
                             for name, value in (settings or {}).items() if not name.startswith("data."))
 
+# %% ../nbs/1_foundations/18_runs.ipynb #17829bc2
+_places = ContextVar("places", default=None)   # Of the trainings to come, one after the other
+
+def claim_place(
+)->Path|None:   # None where nobody keeps any
+    "Where the next training of this run leaves its checkpoints."
+    places = _places.get()
+    return None if places is None else next(places)
+
+@contextmanager
+def keep_places(
+    folder:str|Path,    # Of one run
+)->Iterator[float]:     # Seconds that earlier tries took
+    "Trainings inside go on where they were stopped. Raises `InputError` while another process is at it."
+    from filelock import FileLock, Timeout
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = os.environ.get("RANK", "0") == "0"          # of several ranks one holds the folder for all
+    with ExitStack() as stack:
+        try: stack.enter_context(FileLock(folder/"lock", timeout=0) if first else nullcontext())
+        except Timeout: raise InputError(f"{folder}: another process makes this run") from None
+        spent, clock = 0., folder/"clock.json"
+        if clock.exists():
+            before = json.loads(clock.read_text())
+            latest = max(path.stat().st_mtime for path in folder.rglob("*"))
+            spent = before["spent"] + max(0., latest - before["start"])
+        if first: write_whole(clock, json.dumps({"spent": spent, "start": time.time()}))
+        token, ended = _places.set(folder/f"training-{number}" for number in count()), False
+        try:
+            yield spent
+            ended = True
+        finally:
+            _places.reset(token)
+            if first and (ended or not any(folder.glob("training-*"))): shutil.rmtree(folder)
+
+# %% ../nbs/1_foundations/18_runs.ipynb #79b9d460
+def find_work(
+    *words:object,               # Study, dataset, model and so on
+    data:str|Path|None = None,   # What is read
+)->Path:                         # In the cache
+    "Where a run that was stopped keeps what it has."
+    def files(place, pattern="*"):
+        some = [place] if place.is_file() else sorted(place.rglob(pattern))
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in some]
+    code = Path(importlib.import_module("matchbook").__file__).parent
+    read = files(Path(data)) if data is not None else []
+    named = [[str(word) for word in words], files(code, "*.py"), read]
+    return cache_folder()/"stopped"/hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+# %% ../nbs/1_foundations/18_runs.ipynb #9eacc617
 def make_run(
     study:Study,                 # The study
     dataset:str|None = None,     # Its first dataset when left out
@@ -221,16 +277,23 @@ def make_run(
     settings:dict|None = None,   # Fields of the settings to replace
     data:str|Path|None = None,   # Read the dataset from here
     device:str = "auto",         # cpu, cuda, auto
+    resume:bool|None = None,     # Go on where this run was stopped, or begin it again; None: no checkpoints
 )->dict:                         # The run, with all of `run_keys` and `details`
-    "Run one model of a study once. Nothing is written."
+    "Run one model of a study once. No run file is written."
     dataset, model = dataset or study.datasets[0], model or study.models[0]
     preset = preset or study.presets[0]
     if model not in study.models: raise suggest(model, study.models, f"model of the study {study.name}")
     if preset not in study.presets: raise suggest(preset, study.presets, f"preset of the study {study.name}")
     if data is None: find_card(dataset)
     reset_peak()
-    outcome = study.run(dataset=dataset, model=model, preset=preset, seed=seed, settings=settings or {},
-                        data=data, device=device)
+    asked = {"dataset": dataset, "model": model, "preset": preset, "seed": seed, "settings": settings or {},
+             "data": data, "device": device}
+    if resume is not None:
+        work = find_work(study.name, *asked.values(), data=locate(dataset) if data is None else data)
+        if not resume: shutil.rmtree(work, ignore_errors=True)
+        with keep_places(work) as spent: outcome = study.run(**asked)
+        outcome.seconds["fit"] = outcome.seconds.get("fit", 0.) + spent
+    else: outcome = study.run(**asked)
     commit, dirty = describe_commit()
     words = ["matchbook", "run", study.name, "--dataset", dataset, "--model", model, "--preset", preset,
              "--seed", str(seed), *(["--data", Path(data).name] if data is not None else []),
@@ -339,7 +402,7 @@ def to_markdown(
              *([cell(name, value) for name, value in row.items()] for row in table.to_dict("records"))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-# %% ../nbs/1_foundations/18_runs.ipynb #5e89eb1a
+# %% ../nbs/1_foundations/18_runs.ipynb #c235ddfc
 claim_keys = ("study", "dataset", "model", "measure", "figure", "source", "status", "differs")
 claim_statuses = ("read in the source", "second hand", "unchecked")
 
@@ -351,8 +414,14 @@ def read_claims(
     "The published figures. Raises `InputError` for one without source, status or difference."
     import yaml
     path = Path(folder or results_folder())/"claims.yaml"
-    claims = yaml.safe_load(path.read_text()) or [] if path.exists() else []
-    for number, claim in enumerate(claims, 1):
+    read = yaml.safe_load(path.read_text()) or [] if path.exists() else []
+    claims = []
+    for number, entry in enumerate(read, 1):
+        entry, several = dict(entry), {entry.get("measure"): entry.get("figure")}
+        if "figures" in entry: several = entry.pop("figures")
+        for measure, figure in several.items():
+            claims.append(entry | ({"measure": measure, "figure": figure} if measure and figure else {}))
+        claim = claims[-1]
         lacking = [key for key in claim_keys if key not in claim]
         if lacking: raise InputError(f"{path}, claim {number}: lacks {', '.join(lacking)}")
         if claim["status"] not in claim_statuses:
@@ -365,9 +434,12 @@ def claims_table(
     folder:str|Path|None = None,  # The results folder
 )->pd.DataFrame:                  # claimed by, measure, figure, status, what differs, source
     "Published figures, and why they are not ours."
-    return pd.DataFrame([{"claimed for": c["model"], c["measure"]: c["figure"], "status": c["status"],
-                          "what differs": c["differs"], "source": c["source"]}
-                         for c in read_claims(folder, study, dataset)])
+    rows = {}
+    for claim in read_claims(folder, study, dataset):
+        row = rows.setdefault(tuple(claim[key] for key in ("model", "status", "differs", "source")), {})
+        row[claim["measure"]] = claim["figure"]
+    return pd.DataFrame([{"claimed for": model, **row, "status": status, "what differs": differs,
+                          "source": source} for (model, status, differs, source), row in rows.items()])
 
 # %% ../nbs/1_foundations/18_runs.ipynb #beda8d89
 def fill_tables(

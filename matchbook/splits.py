@@ -75,7 +75,7 @@ def split_by_time(
     parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
     return Split(*(np.flatnonzero(part) for part in parts))
 
-# %% ../nbs/1_foundations/12_splits.ipynb #b5c3f853
+# %% ../nbs/1_foundations/12_splits.ipynb #67b0d71e
 def find_clusters(
     left:np.ndarray,   # `(p,)` item numbers
     right:np.ndarray,  # `(p,)` item numbers
@@ -97,6 +97,7 @@ def split_by_cluster(
     shares:tuple[float, float, float] = (0.6, 0.2, 0.2),  # Of the items, for train, valid, test
     seed:int = 0,                                         # Of the clusters' places and the new negatives
     near:Callable|None = None,                            # `(lefts, rights)` → `(c, 2)` pairs to draw first
+    never:Iterable[tuple[int, int]] = (),                 # Pairs that are no negatives, such as doubtful ones
 )->dict[str, pd.DataFrame]:                               # Of each part: left, right, label, drawn (or not)
     "Pairs whose entities stay on one side, negatives drawn anew to the whole's share of positives."
     left, right, label = np.asarray(left), np.asarray(right), np.asarray(label)
@@ -111,7 +112,7 @@ def split_by_cluster(
         wanted = round(kept["label"].sum()*(1 - label.mean())/label.mean()) - int((kept["label"] == 0).sum())
         lefts, rights = np.intersect1d(items, left), np.intersect1d(items, right)
         first = None if near is None or wanted < 1 else near(lefts, rights)
-        own = set(zip(kept["left"], kept["right"]))
+        own = {*zip(kept["left"], kept["right"]), *never}
         new = draw_negatives(lefts, rights, cluster, wanted, rng, own, first)
         drawn = pd.DataFrame(new, columns=["left", "right"]).assign(label=0, drawn=True)
         parts[name] = pd.concat([kept, drawn], ignore_index=True) if len(drawn) else kept
@@ -138,7 +139,7 @@ def draw_negatives(
         new.append(pair)
     return np.array(new, dtype=np.int64).reshape(-1, 2)
 
-# %% ../nbs/1_foundations/12_splits.ipynb #b878fdc4
+# %% ../nbs/1_foundations/12_splits.ipynb #0b5ce77f
 @dataclass(frozen=True)
 class Leak:
     "One way in which the test part is known from training."
@@ -158,13 +159,13 @@ def find_text_leaks(
 )->list[Leak]:            # `verbatim` (after `clean_text`) and `near duplicate` (those not verbatim)
     "Test texts that training has, or nearly has."
     from matchbook.encoders import TfidfEncoder, clean_text, words
-    from matchbook.neighbours import join
+    from matchbook.neighbours import join_near
     train, test = list(train), list(test)
     if not train or not test: raise InputError("texts on both sides of the split were wanted")
     known = {clean_text(text) for text in train}
     same = np.array([clean_text(text) in known for text in test])
     encoder = TfidfEncoder(words).fit(train)
-    found = join(encoder.embed(test), encoder.embed(train), near)
+    found = join_near(encoder.embed(test), encoder.embed(train), near)
     return [_leak("verbatim", same), _leak("near duplicate", (np.diff(found.indptr) > 0) & ~same)]
 
 def find_group_leaks(

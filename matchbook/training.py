@@ -8,7 +8,7 @@ __all__ = ['logger', 'TrainingConfig', 'scale_rate', 'learnt_tensors', 'copy_ten
            'remove_checkpoints', 'write_checkpoint', 'read_checkpoint', 'pack_optimizer', 'unpack_optimizer',
            'Training', 'show_progress', 'train']
 
-# %% ../nbs/1_foundations/17_training.ipynb #2df3b66f
+# %% ../nbs/1_foundations/17_training.ipynb #00dae047
 import json
 import logging
 import math
@@ -37,8 +37,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .batches import derive_seed, whole_folder
+from .runs import claim_place
 
-# %% ../nbs/1_foundations/17_training.ipynb #e739a9dc
+# %% ../nbs/1_foundations/17_training.ipynb #1a15aeaa
 @dataclass(frozen=True)
 class TrainingConfig:
     "How a model is trained."
@@ -51,7 +52,8 @@ class TrainingConfig:
     accumulate:int = 1              # Batches whose gradients are averaged into one step
     precision:str = "no"            # Of the forward pass: no (float32), bf16, or fp16 (GPU only)
     patience:int|None = None        # Stop after so many epochs without improvement; None never stops
-    checkpoint_seconds:float = 300  # Write a checkpoint so often, and after every epoch; 0 after every step
+    checkpoint_seconds:float = 300  # Write a checkpoint so often, and between epochs unless these are short
+                                    # against the writing of one; 0 after every step
     device:str = "auto"             # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self):
@@ -276,7 +278,9 @@ def unpack_optimizer(
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
 
-# %% ../nbs/1_foundations/17_training.ipynb #aa0f27ac
+# %% ../nbs/1_foundations/17_training.ipynb #dd778b8c
+logger = logging.getLogger("matchbook")
+
 class Training:
     "A training between two steps: where it is, and how to go on."
 
@@ -293,6 +297,7 @@ class Training:
             self.made_with[name] = f"{tensor.dtype} {tuple(tensor.shape)}"
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.clock = self.saved = time.monotonic()
+        self.cost = 0.                             # seconds it took to write the last checkpoint
 
     def restore(self):
         "Go back to the last checkpoint, if there is one."
@@ -302,10 +307,11 @@ class Training:
         put_back(self.bare, tensors["model"])
         unpack_optimizer(self.optimizer, record["optimizer"], tensors.get("optimizer", {}))
         if record["scaler"]: self.accelerator.scaler.load_state_dict(record["scaler"])
+        logger.warning("going on where it was stopped: epoch %d, step %d", self.at["epoch"], self.at["step"])
 
     def save(self):
         "Write a checkpoint as of the last whole step."
-        self.saved = time.monotonic()
+        start = self.saved = time.monotonic()
         if not self.folder or not self.accelerator.is_main_process: return
         for buffer, before in zip(self.bare.buffers(), self.buffers): buffer.copy_(before)
         record, tensors = pack_optimizer(self.optimizer)
@@ -313,6 +319,8 @@ class Training:
         write_checkpoint(self.folder,
             {"made_with": self.made_with, "at": self.at, "optimizer": record, "scaler": scaler},
             {"model": learnt_tensors(self.bare), "best": self.best, "optimizer": tensors})
+        self.saved = time.monotonic()
+        self.cost = self.saved - start
 
     def best_epoch(self):
         "The best epoch so far; without validation the last."
@@ -413,21 +421,20 @@ class Training:
                             "rows": [*at["rows"], row]}
             if metrics and self.best_epoch() == row["epoch"]:
                 self.best = copy_tensors(learnt_tensors(self.bare))
-        self.save()
+        if not self.config.checkpoint_seconds or time.monotonic() - self.saved >= 9*self.cost: self.save()
         return row
 
-    def finish(self):
-        "Put the best weights back, in eval mode; the checkpoint has done its work and is removed."
+    def finish(self, kept):
+        "Put the best weights back, in eval mode; the checkpoint has done its work, and goes unless kept."
+        if kept: self.save()
         if self.best: put_back(self.bare, self.best)
         self.optimizer.zero_grad()
         self.bare.eval()
         self.accelerator.wait_for_everyone()
-        if self.folder and self.accelerator.is_main_process: remove_checkpoints(self.folder)
+        if self.folder and not kept and self.accelerator.is_main_process: remove_checkpoints(self.folder)
         return History(tuple(self.at["rows"]), self.best_epoch(), len(self.at["rows"]) < self.config.epochs)
 
-# %% ../nbs/1_foundations/17_training.ipynb #d7d5dde1
-logger = logging.getLogger("matchbook")
-
+# %% ../nbs/1_foundations/17_training.ipynb #76371dac
 @contextmanager
 def show_progress(
     shown:bool,
@@ -442,7 +449,7 @@ def show_progress(
         task = bar.add_task("training", total=None)
         yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
 
-# %% ../nbs/1_foundations/17_training.ipynb #66d31c21
+# %% ../nbs/1_foundations/17_training.ipynb #e2e67ac9
 def train(
     model:nn.Module,                      # Trained in place, and left on the device it was trained on
     batches:Callable[[int], Iterable],    # epoch (from 0) → its batches, the same whenever asked
@@ -452,7 +459,7 @@ def train(
     monitor:str="map_at_r",               # The number from `validate` that decides which epoch is best
     higher_is_better:bool=True,           # Of that number
     seed:int=0,                           # Of dropout and all other chance while training
-    folder:str|Path|None=None,            # Where checkpoints are; a training found there goes on
+    folder:str|Path|None=None,            # Where checkpoints are; where the run keeps its own when left out
     optimizer:torch.optim.Optimizer|None=None, # By default AdamW over all weights that want a gradient
     progress:bool=True,                   # Show a bar if stderr is a terminal
 )->History:                               # One row an epoch
@@ -463,6 +470,7 @@ def train(
     if not weights: raise ValueError("the model has no weights to train: none wants a gradient")
     if optimizer is None:
         optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    kept = folder is None and (folder := claim_place()) is not None   # the run removes it when all is done
     if folder is not None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -484,4 +492,4 @@ def train(
         except KeyboardInterrupt:
             training.save()
             raise
-        return training.finish()
+        return training.finish(kept)

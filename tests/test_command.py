@@ -139,6 +139,55 @@ def test_a_run_killed_in_the_middle_leaves_no_run_file(tmp_path):
     assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
+papers = ("run", "papers", "--dataset", "heco-sample", "--model", "heco", "--preset", "quick",
+          "--set", "batch=100", "--set", "training.epochs=4", "--set", "training.checkpoint_seconds=0",
+          "--set", "probe.restarts=2")
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_as_a_straight_one(call, monkeypatch, tmp_path):
+    from matchbook.training import Training
+    monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"cache"))
+    step, taken = Training.step, []
+
+    def count(self, *rest):
+        if len(taken) == dies: raise RuntimeError("power cut")
+        taken.append(self.at["step"])
+        return step(self, *rest)
+    monkeypatch.setattr(Training, "step", count)
+    dies = None
+    assert call(*papers, "--out", tmp_path/"straight")[0] == 0
+    steps, dies = list(taken), len(taken) + 5                                # in the middle of an epoch
+    code, _, err = call(*papers, "--out", tmp_path/"out")
+    assert code == 1 and "power cut" in err and not (tmp_path/"out").exists()
+    dies = None
+    assert call(*papers, "--out", tmp_path/"out")[0] == 0
+    assert taken == steps*2 and not list((tmp_path/"cache"/"stopped").iterdir())
+    straight, again = (read_run(next((tmp_path/name).rglob("*.json"))) for name in ("straight", "out"))
+    rows = [[{**row, "seconds": 0} for row in run["details"].pop("history")["rows"]]
+            for run in (straight, again)]
+    assert rows[0] == rows[1] and straight["details"] == again["details"]
+    assert straight["metrics"] == again["metrics"]
+
+
+def test_a_run_may_be_begun_anew_and_a_refused_one_leaves_nothing(call, monkeypatch, tmp_path):
+    from matchbook.training import Training
+    monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"cache"))
+    step, taken = Training.step, []
+
+    def count(self, *rest):
+        if len(taken) == 5: raise RuntimeError("power cut")
+        taken.append(self.at["step"])
+        return step(self, *rest)
+    monkeypatch.setattr(Training, "step", count)
+    assert call(*papers, "--out", tmp_path/"out")[0] == 1
+    place, = (tmp_path/"cache"/"stopped").iterdir()
+    taken.clear()
+    assert call(*papers, "--out", tmp_path/"out", "--anew")[0] == 1
+    assert taken == [0, 1, 2, 3, 4] and [place] == list((tmp_path/"cache"/"stopped").iterdir())
+    assert call(*papers, "--set", "temperature=-1", "--out", tmp_path/"out")[0] == 2
+    assert [place] == list((tmp_path/"cache"/"stopped").iterdir())
+
+
 def test_unexpected_errors_are_one_line_too(call, monkeypatch, tmp_path):
     def fall(*_, **__): raise RuntimeError("something\nnobody thought of")
     monkeypatch.setattr("matchbook.runs.make_run", fall)

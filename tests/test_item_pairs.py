@@ -191,13 +191,14 @@ def test_pairs_are_joined_as_by_looping(contradictions):
         label = rng.integers(0, 2, 12)
         said = {}
         for a, b, yes in zip(left, right, label): said.setdefault(frozenset((a, b)), set()).add(int(yes))
-        lost, kept = {"unjoined": 0, "of one item": 0, "with two labels": 0}, []
+        twofold = "with two labels" + ", kept"*(contradictions == "keep")
+        lost, kept = {"unjoined": 0, "of one item": 0, twofold: 0}, []
         for a, b, yes in zip(left, right, label):
             two = len(said[frozenset((a, b))]) == 2
             reason = ("unjoined" if "x" in (a, b) else "of one item" if a == b else
-                      "with two labels" if two else None)
+                      twofold if two else None)
             if reason: lost[reason] += 1
-            if reason in (None, "with two labels" if contradictions == "keep" else None):
+            if reason in (None, twofold if contradictions == "keep" else None):
                 kept.append(("abcd".index(a), "abcd".index(b), int(yes)))
         if not kept: continue
         pairs, found = join_pairs(items, left, right, label, contradictions=contradictions)
@@ -302,8 +303,21 @@ def test_a_pair_with_two_labels_goes_from_what_is_learnt_from_and_stays_in_test(
     with caplog.at_level(logging.WARNING): parts, _ = read_pair_parts("x", write_texts(tmp_path, **other))
     assert [len(part) for part in whole(parts)] == [1, 1, 3]
     assert "train.txt: of 3 pairs 2 with two labels" in caplog.text
+    assert (parts.lost["with two labels"], parts.lost["with two labels, kept"]) == (4, 2)
     with pytest.raises(InputError, match="train.txt, rows 1 and 3"):
         read_pair_parts("x", tmp_path, contradictions="refuse")
+
+
+def test_a_size_or_field_that_is_not_there_is_refused(tmp_path, shopee):
+    with pytest.raises(InputError, match="lacks train.txt.large, valid.txt.large; it has test.txt"):
+        read_pair_parts("songs", write_texts(tmp_path), size="large")
+    with pytest.raises(InputError, match="no field named 'bye'; did you mean 'by'"):
+        read_pair_parts("songs", tmp_path, without=("song", "bye"))
+    (tmp_path/"train.csv").write_text("")
+    with pytest.raises(InputError, match="songs comes in one size, not in size=large"):
+        read_pair_parts("songs", tmp_path, size="large")
+    with pytest.raises(InputError, match="songs has no fields, so none for without=by"):
+        read_pair_parts("songs", tmp_path, without="by")
 
 
 @pytest.mark.parametrize("without", ["by", ("by",), ["by"]])
@@ -361,6 +375,18 @@ def test_no_product_crosses_and_new_negatives_are_new_and_negative_and_enough():
         assert len(set(keys)) == len(keys) and new.split == "clusters"
         assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
         assert sum(part.label.sum() for part in whole(new)) == label.sum()
+
+
+def test_a_pair_on_whose_label_two_parts_disagree_is_in_none():
+    for seed in range(20):
+        parts = draw_parts(seed)
+        train, test = parts.train, parts.test
+        sides = (np.r_[getattr(test, side), getattr(train, side)[:9]] for side in ("left", "right"))
+        other = Pairs(parts.items, *sides, np.r_[test.label, 1 - train.label[:9]])
+        odd = set(zip(train.left[:9], train.right[:9]))
+        new = cut_by_cluster(replace(parts, test=other), seed)
+        assert not odd & {pair for part in whole(new) for pair in zip(part.left, part.right)}
+        assert new.lost["with two labels in all"] == 18
 
 
 def test_the_same_seed_cuts_the_same_and_the_original_parts_stay():

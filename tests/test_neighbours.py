@@ -10,7 +10,7 @@ from scipy import sparse
 
 from matchbook.datasets import InputError
 from matchbook.neighbours import (build_index, check_unit, hash_bits, index_kinds, join, join_equal,
-                                  join_hamming)
+                                  join_hamming, join_near)
 
 forms = {"dense": np.asarray, "sparse": sparse.csr_matrix}
 both_forms = pytest.mark.parametrize("form", list(forms.values()), ids=list(forms))
@@ -30,6 +30,19 @@ def assert_is_join(found, queries, items, threshold, slack=1e-5):
     there[np.repeat(np.arange(len(product)), np.diff(found.indptr)), found.indices] = True
     assert there[product >= threshold + slack].all() and not there[product < threshold - slack].any()
     np.testing.assert_allclose(found.toarray()[there], product[there], atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 12), m=st.integers(0, 12), d=st.integers(1, 30),
+       zeros=st.sampled_from([0, .3, .8]), threshold=st.sampled_from([.05, .5, .9, .999, 1.]),
+       sign=st.booleans())
+def test_near_rows_are_joined_by_prefixes_as_by_the_whole_product(seed, n, m, d, zeros, threshold, sign):
+    rng = np.random.default_rng(seed)
+    queries, items = unit_rows(rng, n, d, zeros), unit_rows(rng, m, d, zeros)
+    if not sign: queries, items = abs(queries), abs(items)
+    if n and m: queries[0] = items[-1]
+    found = join_near(sparse.csr_matrix(queries), sparse.csr_matrix(items), threshold, block=5)
+    assert_is_join(found, queries, items, threshold)
 
 
 @both_forms

@@ -563,3 +563,16 @@ def test_the_way_to_pytorch_geometric(monkeypatch):
     assert (there == back.flip(0)).all() and there.shape[1] == graph.links["paper", "author"].nnz
     assert data["paper"].x.shape == (360, 60) and data["subject"].num_nodes == 24
     assert (data["paper"].y.numpy() == graph.labels).all() and not hasattr(data["subject"], "x")
+
+
+def test_nodes_are_called_by_their_names():
+    table = pd.DataFrame([{"id": "a", "authors": [{"id": "A1", "name": "Ada  B"}, {"name": "Cy"}, "Di"],
+                           "terms": ["Ink "], "references": ["z"]},
+                          {"id": "b", "authors": [{"id": "A1"}, {"id": "A2"}], "terms": ["ink", "Art"]}])
+    graph = build_papers(table)
+    assert graph.names == {"author": ["Ada B", "Cy", "Di", "A2"], "term": ["ink", "art"], "reference": ["z"]}
+    assert graph.links["paper", "author"].toarray().tolist() == [[1, 1, 1, 0], [1, 0, 0, 1]]
+    with pytest.raises(InputError, match="1 names of term, but there are 2 nodes"):
+        replace(graph, names={"term": ["ink"]})
+    with pytest.raises(InputError, match="1 names of venue, but there are 0 nodes"):
+        replace(graph, names={"venue": ["x"]})

@@ -7,9 +7,9 @@ __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns'
            'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'keep_top', 'PathCuts',
            'split_path', 'halve_path', 'CompletePath', 'count_path', 'weigh_others', 'choose_positives',
            'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity',
-           'read_array', 'read_artifacts', 'name_author', 'collect_names', 'build_papers', 'cite_inside', 'read_papers',
-           'ask_server', 'fetch_works', 'check_page', 'read_page', 'read_abstract', 'read_work', 'read_openalex',
-           'to_pyg']
+           'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names', 'build_papers',
+           'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page', 'read_page',
+           'read_abstract', 'read_work', 'read_openalex', 'to_pyg']
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #15f1e573
 import hashlib, json, os, time, warnings, zipfile
@@ -84,7 +84,7 @@ def check_labels(
     if len(bad): raise InputError(f"{where}, row {bad[0]}: {labels[bad[0]]:g} is no class")
     return labels.astype(np.int64)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #b12c581a
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #02faa123
 @dataclass(frozen=True, eq=False)
 class Graph:
     "Nodes of several types, and which are linked."
@@ -98,6 +98,7 @@ class Graph:
     positives:sparse.csr_matrix|None = None           # Delivered: `(n, n)`, 1 where column belongs to row
     citations:sparse.csr_matrix|None = None           # `(n, n)`: 1 where row cites column
     table:pd.DataFrame|None = None                    # What is known of targets: id, title, abstract, year
+    names:dict[str, list] = field(default_factory=dict)       # Type → what each node is called, where known
 
     def __post_init__(self):
         if self.target not in self.sizes: raise suggest(self.target, self.sizes, "type")
@@ -105,6 +106,10 @@ class Graph:
             if size < 1 or "-" in name: raise InputError(f"type {name!r} with {size} nodes")
         for name in (one for pair in self.links for one in pair):
             if name not in self.sizes: raise suggest(name, self.sizes, "type")
+        for name, some in self.names.items():
+            if len(some) != self.sizes.get(name):
+                size = self.sizes.get(name, 0)
+                raise InputError(f"{len(some)} names of {name}, but there are {size} nodes")
         if not any(self.target in pair for pair in self.links):
             raise InputError(f"no links of {self.target}: nothing could be learnt of it")
         checked = {name: check_features(values, self.sizes.get(name, 0), f"features of {name}")
@@ -463,7 +468,7 @@ def read_artifacts(
             raise InputError(f"{names}: {len(table)} rows, but there are {sizes['paper']} papers")
     return make_graph("paper", sizes, edges, folder.name, features=features, paths=paths, table=table)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #e31af812
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #158c00cf
 author_columns, term_columns = ("authors_dedup", "authors"), ("terms", "author_terms", "ieee_terms")
 
 def name_author(
@@ -472,6 +477,15 @@ def name_author(
     "The id of an author, else the name."
     if isinstance(author, dict): author = author.get("id") or author.get("name")
     return " ".join(str(author or "").split())
+
+def show_authors(
+    keys:list[str],   # From `name_author`
+    rows:Iterable,    # Of each paper a list of authors, or None
+)->list[str]:         # The name of each, where one was given
+    "Authors as people write them."
+    every = (one for row in rows if isinstance(row, (list, tuple, np.ndarray)) for one in row)
+    shown = {name_author(one): one["name"] for one in every if isinstance(one, dict) and one.get("name")}
+    return [" ".join(str(shown.get(key, key)).split()) for key in keys]
 
 def collect_names(
     rows:Iterable,            # Of each paper a list of names; None where there is none
@@ -487,7 +501,7 @@ def collect_names(
         for name in filter(None, map(read, some)): edges.append((row, numbers.setdefault(name, len(numbers))))
     return np.array(edges, dtype=np.int64).reshape(-1, 2), list(numbers)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #2aea6ae3
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #51f9535d
 def build_papers(
     table:pd.DataFrame,        # One row a paper
     where:str|Path = "papers", # Named in messages
@@ -514,7 +528,9 @@ def build_papers(
     edges = {("paper", name): some[0] for name, some in found.items()}
     sizes = {"paper": len(table)} | {name: len(some[1]) for name, some in found.items()}
     known = table.reindex(columns=["title", "abstract", "year"]).assign(id=names)
-    return make_graph("paper", sizes, edges, str(where), table=known,
+    called = {name: some[1] for name, some in found.items()}
+    if "author" in called: called["author"] = show_authors(called["author"], column(authors))
+    return make_graph("paper", sizes, edges, str(where), table=known, names=called,
                       citations=cite_inside(names, *found["reference"]) if "reference" in found else None)
 
 def cite_inside(
@@ -528,15 +544,24 @@ def cite_inside(
     inside = (to >= 0) & (to != edges[:, 0])
     return link_nodes(np.stack([edges[inside, 0], to[inside]], axis=1), len(names), len(names))
 
+def read_paper_table(
+    dataset:str = "papers-sample",  # Name of a dataset of papers
+    data:str|Path|None = None,      # A JSON lines file, or a folder that holds the dataset's, instead
+)->tuple[pd.DataFrame, str]:        # One row a paper, and the sha256 of what was read
+    "A table of papers by dataset name or from a file."
+    if data is not None and not Path(data).is_dir():
+        return read_jsonl(data), hashlib.sha256(Path(data).read_bytes()).hexdigest()
+    folder = locate(dataset, data)
+    return find_card(dataset).read(folder), fingerprint(dataset, folder)
+
 def read_papers(
     dataset:str = "papers-sample",  # Name of a dataset of papers
     data:str|Path|None = None,      # A JSON lines file, or a folder that holds the dataset's, instead
 )->tuple[Graph, str]:               # The graph, and the sha256 of what was read
     "A graph of papers by dataset name or from a file."
-    if data is not None and not Path(data).is_dir():
-        return build_papers(read_jsonl(data), data), hashlib.sha256(Path(data).read_bytes()).hexdigest()
-    folder = locate(dataset, data)
-    return build_papers(find_card(dataset).read(folder), dataset), fingerprint(dataset, folder)
+    table, digest = read_paper_table(dataset, data)
+    where = data if data is not None and not Path(data).is_dir() else dataset
+    return build_papers(table, where), digest
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #52e900e1
 openalex = "https://api.openalex.org/works"

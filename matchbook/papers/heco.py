@@ -6,9 +6,9 @@
 __all__ = ['networks', 'views', 'strip_cells', 'tuned', 'study', 'SparseTable', 'HeCoConfig', 'draw_distinct', 'draw_neighbours',
            'weigh_path', 'unit_rows', 'find_parts', 'spread_parts', 'choose_alike', 'Views', 'move', 'scale_rows',
            'list_paths', 'list_positives', 'Reader', 'start_weights', 'Transform', 'NodeAttention', 'PartAttention',
-           'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast', 'Means', 'mean_of', 'MeansReader',
-           'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1', 'Probe', 'train_probes', 'probe',
-           'describe_vectors', 'open_settings', 'make_vectors', 'run_papers']
+           'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast', 'draw_few', 'Means', 'mean_of',
+           'MeansReader', 'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1', 'Probe', 'train_probes',
+           'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'run_papers']
 
 # %% ../../nbs/4_papers/41_heco.ipynb #3f1c2f1f
 import json, time, warnings
@@ -539,7 +539,28 @@ def contrast(
     means = loss.mean(1) if empty is not None else loss[:, has].mean(1)
     return balance*means[0] + (1 - balance)*means[1]
 
-# %% ../../nbs/4_papers/41_heco.ipynb #91891afe
+# %% ../../nbs/4_papers/41_heco.ipynb #e4932298
+def draw_few(
+    links:sparse.csr_matrix,     # `(b, m)`
+    most:int,                    # Columns of each
+    rng:np.random.Generator,     # Where chance comes from
+)->tuple[np.ndarray, np.ndarray]: # Row and column of each that is drawn, rows rising
+    "What `draw_distinct` draws; of very long rows by Floyd's way, which does not go through them."
+    degree, n = np.diff(links.indptr), links.shape[0]
+    if not n or degree.max() <= 100*most: return draw_distinct(links, np.arange(n), most, rng)
+    long = np.flatnonzero(degree > most)
+    taken = np.full((len(long), most), -1)
+    for at in range(most):                                    # where the drawn place is taken, the last one
+        last = degree[long] - most + at
+        drawn = (rng.random(len(long))*(last + 1)).astype(np.int64)
+        taken[:, at] = np.where((taken == drawn[:, None]).any(1), last, drawn)
+    short = np.setdiff1d(np.arange(n), long)
+    rest = links[short]
+    owner = np.concatenate([np.repeat(long, most), np.repeat(short, np.diff(rest.indptr))])
+    column = np.concatenate([links.indices[(links.indptr[long, None] + taken).ravel()], rest.indices])
+    order = np.argsort(owner, kind="stable")
+    return owner[order], column[order].astype(np.int64)
+
 @dataclass(frozen=True, eq=False)
 class Means:
     "What the original's views read of some targets."
@@ -556,14 +577,17 @@ def mean_of(
     features,                 # `(m, d)`; None stands for one-hot ones
 ):                            # `(n, d)` an array; without features CSR `(n, m)`
     "The mean over the neighbours of each row; zeros where there are none."
-    links = (links > 0).astype(np.float32)
-    degree = np.maximum(np.diff(links.indptr), 1)
-    mean = (sparse.diags(1/degree) @ links).tocsr().astype(np.float32)
-    if features is None: return mean
-    found = mean @ features
-    return found.toarray() if sparse.issparse(found) else np.asarray(found)
+    def average(strip):
+        strip = (strip > 0).astype(np.float32)
+        mean = (sparse.diags(1/np.maximum(np.diff(strip.indptr), 1)) @ strip).tocsr().astype(np.float32)
+        if features is None: return mean
+        found = mean @ features
+        return found.toarray() if sparse.issparse(found) else np.asarray(found)
+    step = max(1, 2**22*links.shape[0]//max(1, links.nnz))                # a path may join everybody
+    parts = [average(links[low:low + step]) for low in range(0, links.shape[0], step)]
+    return sparse.vstack(parts, format="csr") if features is None else np.concatenate(parts)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #35ef23f0
+# %% ../../nbs/4_papers/41_heco.ipynb #ca931552
 class MeansReader:
     "A graph, made ready for the original's model."
 
@@ -578,10 +602,18 @@ class MeansReader:
         links = {name: graph.link(graph.target, name) for name in graph.neighbours}
         self.schema = {name: mean_of(table, given.get(name)) for name, table in links.items()}
         self.paths = [mean_of(table, given.get(graph.target)) for table in self.counts.values()]
-        self.positives = sum((table > 0).astype(np.float32) for table in self.counts.values()).tocsr()
+
+    @property
+    def positives(self)->sparse.csr_matrix:
+        "Whom any path joins with each target; made when it is asked for."
+        return self._join(slice(None))
+
+    def _join(self, rows):
+        return sum((table[rows] > 0).astype(np.float32) for table in self.counts.values()).tocsr()
 
     @staticmethod
     def _without_self(table):
+        if table.has_canonical_format and not table.diagonal().any() and table.data.all(): return table
         cells = table.tocoo()
         other = (cells.row != cells.col) & (cells.data != 0)
         return sparse.csr_matrix((cells.data[other], (cells.row[other], cells.col[other])), shape=table.shape)
@@ -599,7 +631,7 @@ class MeansReader:
         "What the views of some targets read."
         rng = np.random.default_rng(derive_seed(*seeds))
         rows = np.arange(self.graph.n) if rows is None else rows
-        row, node = draw_distinct(self.positives, rows, self.config.pos_num or 20, rng)
+        row, node = draw_few(self._join(rows), self.config.pos_num or 20, rng)
         column = np.minimum(np.searchsorted(rows, node), len(rows) - 1)
         inside = rows[column] == node
         def take(table):
@@ -648,7 +680,7 @@ class MeansNetwork(nn.Module):
                                              for some, dim in zip(zip(*found), (0, 1, 0, 1)))
         return schema, paths, of_types.mean(1), of_paths.mean(1)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #1291c194
+# %% ../../nbs/4_papers/41_heco.ipynb #dae0288d
 class ViewBatches:
     "The batches of one epoch, each made when it is asked for."
 
@@ -673,7 +705,8 @@ class ViewLoss(nn.Module):
         config:HeCoConfig,
     ):
         super().__init__()
-        self.config, self.total, self.count = config, 0., 0
+        self.config = config
+        self.register_buffer("sums", torch.zeros(2, dtype=torch.float64))   # of losses, and of targets
 
     def forward(self, network, views):
         "Mean loss, and of how many targets."
@@ -687,13 +720,14 @@ class ViewLoss(nn.Module):
             gone = hidden[views.own]
             rebuilt = F.cosine_similarity(network.rebuild(paths[gone]), views.parts[gone], dim=1)
             loss = loss + c.rebuild*(1 - rebuilt).sum()/gone.sum().clamp(min=1)
-        self.total, self.count = self.total + float(loss.detach())*len(views), self.count + len(views)
+        self.sums += torch.tensor([float(loss.detach())*len(views), len(views)], device=self.sums.device)
         return loss, len(views)
 
     def end_epoch(self)->dict:
         "Mean loss since this was last asked."
-        mean, self.total, self.count = self.total/max(1, self.count), 0., 0
-        return {"loss": mean}
+        total, count = self.sums.tolist()
+        self.sums.zero_()
+        return {"loss": total/max(1, count)}
 
 # %% ../../nbs/4_papers/41_heco.ipynb #0db5cf9e
 class HeCo:

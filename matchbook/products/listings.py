@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['handling', 'logger', 'contradictory', 'telling', 'vector_columns', 'pair_splits', 'Listings', 'check_listings',
            'read_listings', 'split_listings', 'count_parts', 'Items', 'Pairs', 'stack_vectors', 'check_labels',
-           'pair_keys', 'join_pairs', 'PairParts', 'drop_fields', 'read_text_pairs', 'read_ozon', 'hash_vectors',
-           'pair_listings', 'find_near_pairs', 'cut_by_cluster', 'read_pair_parts', 'count_known']
+           'pair_keys', 'join_pairs', 'PairParts', 'drop_fields', 'check_fields', 'read_text_pairs', 'read_ozon',
+           'hash_vectors', 'pair_listings', 'find_near_pairs', 'cut_by_cluster', 'read_pair_parts', 'count_known']
 
 # %% ../../nbs/3_products/30_listings.ipynb #e1bd6779
 import hashlib, logging, re
@@ -192,7 +192,7 @@ def stack_vectors(
         raise InputError(f"{where}, row {bad[0] + 1}: a number that is not finite ({len(bad)} such rows)")
     return matrix/np.where(length > 1e-3, length, 1)
 
-# %% ../../nbs/3_products/30_listings.ipynb #aedc1a17
+# %% ../../nbs/3_products/30_listings.ipynb #6c05ec31
 logger = logging.getLogger("matchbook")
 contradictory = ("drop", "keep", "refuse")  # What may be said of pairs with two labels
 
@@ -245,6 +245,7 @@ def join_pairs(
     if contradictions == "drop": kept &= ~twice
     lost = {"unjoined": int((~joined).sum()), "of one item": int(themselves.sum()),
             "with two labels": int(twice.sum())}
+    if contradictions == "keep": lost["with two labels, kept"] = lost.pop("with two labels")
     told = ", ".join(f"{n} {why}" for why, n in lost.items() if n)   # those that stay are told too
     if not kept.any(): raise InputError(f"{where}: no pair is left of {len(label)} ({told or 'no rows'})")
     if told: logger.warning("%s: of %d pairs %s", where, len(label), told)
@@ -282,7 +283,7 @@ class PairParts:
                 **{f"{name}_rows": len(part) for name, part in parts.items()},
                 **{f"{name}_positive": int(part.label.sum()) for name, part in parts.items()}}
 
-# %% ../../nbs/3_products/30_listings.ipynb #39ba56a4
+# %% ../../nbs/3_products/30_listings.ipynb #dcf125ce
 telling = {"fodors-zagats": ("class",)}   # Fields that give the answer away; left out unless asked for
 
 def drop_fields(
@@ -294,16 +295,25 @@ def drop_fields(
     return " ".join(f"COL {name} VAL {value}" for name, value in parse_entity(text).items()
                     if name not in names)
 
+def check_fields(
+    texts:list[str],        # In Ditto's form
+    names:tuple[str, ...],  # Of fields
+):
+    "Raise `InputError` for a field that no text has."
+    known = list(dict.fromkeys(name for text in texts for name in parse_entity(text))) if names else []
+    for name in names:
+        if name not in known: raise suggest(name, known, "field")
+
 def read_text_pairs(
     folder:Path,                     # Holds train, valid and test in Ditto's form
     where:str,                       # Named in messages
-    size:str = "small",              # Of WDC Products: small, medium, large, xlarge
-    without:tuple[str, ...] = (),    # Fields to leave out
+    size:str|None = None,            # Of WDC Products: small (when left out), medium, large, xlarge
+    without:tuple[str, ...]|None = None,  # Fields to leave out; those of `telling` by default
     contradictions:str = "drop",     # See `join_pairs`; a test part keeps its pairs unless `refuse` is said
 )->PairParts:
-    "Pairs of texts. Raises `InputError` for a missing file, or a line that is not left, right, label."
-    pool = not (folder/"train.txt").is_file()
-    ending = f".{size}" if pool else ""
+    "Pairs of texts. Raises `InputError` for a missing file or field, or a line not of left, right, label."
+    pool = size is not None or not (folder/"train.txt").is_file()
+    ending = f".{size or 'small'}" if pool else ""
     names = {"train": f"train.txt{ending}", "valid": f"valid.txt{ending}", "test": "test.txt"}
     lacking = [name for name in names.values() if not (folder/name).is_file()]
     if lacking:
@@ -311,6 +321,9 @@ def read_text_pairs(
         raise InputError(f"{where}: {folder} lacks {', '.join(lacking)}; "
                          f"it has {', '.join(there) or 'no .txt file'}")
     tables = {part: read_pairs(folder/name) for part, name in names.items()}
+    if without is None: without = telling.get(where, ())
+    else: check_fields([text for table in tables.values() for side in ("left", "right")
+                        for text in table[side]], without)
     for table in tables.values():
         for side in ("left", "right"):
             table[side] = [("" if pool else side, drop_fields(text, without)) for text in table[side]]
@@ -325,7 +338,7 @@ def read_text_pairs(
         sides = ([number[one] for one in table[side]] for side in ("left", "right"))
         name = f"{where}, {names[part]}"
         parts[part], gone = join_pairs(items, *sides, table["label"], name, said, "keep" if pool else "drop")
-        lost = {why: lost.get(why, 0) + n for why, n in gone.items()}
+        lost |= {why: lost.get(why, 0) + n for why, n in gone.items()}
     return PairParts(**parts, lost=lost, two_tables=not pool)
 
 # %% ../../nbs/3_products/30_listings.ipynb #e1765d3d
@@ -438,7 +451,7 @@ def pair_listings(
         parts[name] = Pairs(items, sides[order, 0], sides[order, 1], label[order])
     return PairParts(**parts, lost={})
 
-# %% ../../nbs/3_products/30_listings.ipynb #1d3b2e39
+# %% ../../nbs/3_products/30_listings.ipynb #bf530dfd
 pair_splits = ("published", "clusters")
 
 def find_near_pairs(
@@ -467,19 +480,22 @@ def cut_by_cluster(
     whole = [getattr(parts, name) for name in ("train", "valid", "test")]
     left, right, label = (np.concatenate([getattr(part, name) for part in whole])
                           for name in ("left", "right", "label"))
-    _, first = np.unique(pair_keys(left, right), return_index=True)
-    left, right, label = left[first], right[first], label[first]
+    table = pd.DataFrame({"key": pair_keys(left, right), "label": label})
+    same = table.groupby("key").label.transform("nunique").to_numpy() == 1   # else nobody knows: it goes
+    first = np.flatnonzero(same)[np.unique(table.key[same], return_index=True)[1]]
+    lost = parts.lost | {"with two labels in all": int((~same).sum())}
+    left, right, label, odd = left[first], right[first], label[first], [*zip(left[~same], right[~same])]
     near = lambda lefts, rights: find_near_pairs(parts.items, lefts, rights)
-    cut = split_by_cluster(left, right, label, len(parts.items), seed=seed, near=near)
+    cut = split_by_cluster(left, right, label, len(parts.items), seed=seed, near=near, never=odd)
     new = {name: Pairs(parts.items, *(table[key].to_numpy() for key in ("left", "right", "label")))
            for name, table in cut.items()}
-    return replace(parts, **new, split="clusters")
+    return replace(parts, **new, split="clusters", lost=lost)
 
 def read_pair_parts(
     dataset:str,                            # A dataset of pairs, or any name where `data` is given
     data:str|Path|None = None,              # A folder with files of one of the forms, instead
     split:str = "published",                # `published`, or `clusters`: no product in two parts
-    size:str = "small",                     # Of WDC Products
+    size:str|None = None,                   # Of WDC Products: small (when left out), medium, large, xlarge
     without:tuple[str, ...]|None = None,    # Fields to leave out; those of `telling` by default
     contradictions:str = "drop",            # See `join_pairs`
 )->tuple[PairParts, str]:                   # The parts, and the sha256 of what was read
@@ -491,14 +507,16 @@ def read_pair_parts(
         if (folder/dataset).is_dir(): folder = folder/dataset
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if isinstance(without, str): without = (without,)
-    without = telling.get(dataset, ()) if without is None else tuple(without)
+    texts = not any((folder/name).is_file() for name in ("train.parquet", "train.csv"))
+    if not texts and size is not None: raise InputError(f"{dataset} comes in one size, not in size={size}")
+    if not texts and without: raise InputError(f"{dataset} has no fields, so none for without={without[0]}")
     if (folder/"train.parquet").is_file(): parts = read_ozon(folder, dataset, contradictions)
     elif (folder/"train.csv").is_file():
         listings = check_listings(read_csv(folder/"train.csv"), folder/"train.csv")
         parts = pair_listings(listings, split_listings(listings))
     elif list(folder.glob("train.txt*")):
         parts = read_text_pairs(folder, dataset, size, without, contradictions)
-    else: raise InputError(f"{folder} has none of: train.txt (Magellan), train.txt.{size} (WDC), "
+    else: raise InputError(f"{folder} has none of: train.txt (Magellan), train.txt.{size or 'small'} (WDC), "
                            "train.parquet (Ozon), train.csv (Shopee)")
     digest = hashlib.sha256()
     for path in files:

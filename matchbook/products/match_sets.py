@@ -814,24 +814,27 @@ def time_index_joins(
         point["recall"] = (point["ivf_pairs"] - n)/max(1, point["flat_pairs"] - n)
     return point
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #31c7fb1c
+# %% ../../nbs/3_products/35_match_sets.ipynb #7de70da6
 def run_benchmark(
     dataset:str,   # A dataset of listings
-    model:str,     # `self-join`, `index-join`, or `lstm-speed` and `pair-speed` of other chapters
+    model:str,     # `self-join`, `index-join`, or those of other chapters that end in `speed` or `growth`
     **more,        # The rest of what a study's run is given
 )->Outcome:
     "One row of the table of times."
     if model == "self-join": return run_self_join(dataset, model, **more)
     if model == "index-join": return run_index_join(dataset, model, **more)
     if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
+    elif model == "heco-speed": from matchbook.papers.original import run_heco_speed as run_speed
+    elif model == "heco-growth": from matchbook.papers.original import run_heco_growth as run_speed
     else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
     return run_speed(dataset, model, **more)
 
 benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample", "ozon-sample"), sample="shopee-sample",
-    models=("self-join", "index-join", "lstm-speed", "pair-speed"), measure="seconds_whole",
+    datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample"), sample="shopee-sample",
+    models=("self-join", "index-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth"),
+    measure="seconds_whole",
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
              "join_speedup", "index_speedup", "index_recall", "batches_speedup", "folded_speedup",
-             "bf16_speedup"),
+             "bf16_speedup", "heco_speedup", "heco_memory"),
     run=run_benchmark, presets=("best", "quick"))
