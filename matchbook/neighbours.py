@@ -6,13 +6,15 @@
 __all__ = ['index_kinds', 'check_unit', 'join', 'check_threshold', 'join_near', 'join_equal', 'hash_bits', 'join_hamming',
            'Index', 'build_index']
 
-# %% ../nbs/1_foundations/15_neighbours.ipynb #c8cb04dd
+# %% ../nbs/1_foundations/15_neighbours.ipynb #c65dc3c6
+import hashlib, json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from .datasets import InputError
+from .datasets import InputError, write_whole
 
 # %% ../nbs/1_foundations/15_neighbours.ipynb #0e8fc813
 def check_unit(
@@ -169,7 +171,7 @@ def join_hamming(
     result.sort_indices()
     return result
 
-# %% ../nbs/1_foundations/15_neighbours.ipynb #75574dfe
+# %% ../nbs/1_foundations/15_neighbours.ipynb #3343aedf
 index_kinds = ("exact", "flat", "ivf", "hnsw")
 
 @dataclass
@@ -200,6 +202,7 @@ class Index:
     def join(self,
         queries:np.ndarray|sparse.csr_matrix,  # `(n, d)`, unit length
         threshold:float,                       # The least cosine of a pair
+        block:int = 16_384,                    # Queries asked at a time: few at a time are slow in faiss
     )->sparse.csr_matrix:                      # `(n, m)`: the cosine of each pair found, columns sorted
         "Every pair whose cosine is at least the threshold; approximate kinds may miss, never invent."
         if self.engine is None: return join(queries, self.items, threshold)
@@ -208,11 +211,66 @@ class Index:
         _check_alike(queries, self.items)
         if self.kind == "hnsw": return _join_by_growing(self, queries, threshold)
         floor = float(np.nextafter(np.float32(threshold), np.float32(-1)))
-        limits, score, item = self.engine.range_search(queries, floor)
-        shape = len(queries), len(self.items)
-        found = sparse.csr_matrix((score, item, limits.astype(np.int64)), shape=shape)
+        parts = [sparse.csr_matrix((0, len(self.items)), dtype=np.float32)]
+        for at in range(0, len(queries), block):
+            some = queries[at:at + block]
+            limits, score, item = self.engine.range_search(some, floor)
+            shape = len(some), len(self.items)
+            parts.append(sparse.csr_matrix((score, item, limits.astype(np.int64)), shape=shape))
+        found = sparse.vstack(parts, format="csr")
         found.sort_indices()
         return found
+
+    def save(self,
+        folder:str|Path,   # Made when missing
+        model:str,         # What made the vectors, such as the sha256 of a bundle; asked for again by `load`
+    )->Path:               # The folder
+        "Write the vectors, faiss's own file, and a card that says whose they are."
+        import faiss
+        if sparse.issparse(self.items): raise InputError("sparse vectors are searched exactly; save the "
+                                                         "texts instead")
+        from safetensors.numpy import save
+        data = save({"items": self.items})
+        write_whole(Path(folder)/"items.safetensors", data)
+        if self.engine is not None:
+            write_whole(Path(folder)/"index.faiss", faiss.serialize_index(self.engine).tobytes())
+        write_whole(Path(folder)/"index.json", json.dumps(
+            {"kind": self.kind, "model": model, "items": len(self.items), "dimensions": self.items.shape[1],
+             "sha256": hashlib.sha256(data).hexdigest()}, indent=1))
+        return Path(folder)
+
+    @classmethod
+    def load(cls,
+        folder:str|Path,             # Written by `save`
+        model:str,                   # What makes the queries; another maker's index is refused
+        dimensions:int|None = None,  # Of the queries, where known
+    )->"Index":
+        "The index as it was saved. Raises `InputError` for one of another model or another dimension."
+        from safetensors.numpy import load
+        path = Path(folder)/"index.json"
+        if not path.exists(): raise InputError(f"{folder} holds no index.json")
+        card = json.loads(path.read_text())
+        if card["model"] != model:
+            raise InputError(f"{path}: an index of model {card['model']!r}; the queries are of {model!r}")
+        if dimensions not in (None, card["dimensions"]):
+            raise InputError(f"{path}: an index of {card['dimensions']} dimensions; the queries have "
+                             f"{dimensions}")
+        data = (Path(folder)/"items.safetensors").read_bytes()
+        if hashlib.sha256(data).hexdigest() != card["sha256"]:
+            raise InputError(f"{folder}: items.safetensors is not the file that index.json tells of")
+        items, engine = check_unit(load(data)["items"], "items"), None
+        if card["kind"] != "exact" and len(items):
+            import faiss
+            faiss.cvar.distance_compute_blas_threshold = 20   # as in `build_index`
+            file = np.frombuffer((Path(folder)/"index.faiss").read_bytes(), dtype=np.uint8)
+            engine = faiss.deserialize_index(file)
+            if (engine.d, engine.ntotal, engine.metric_type) != (items.shape[1], len(items),
+                                                                 faiss.METRIC_INNER_PRODUCT):
+                raise InputError(f"{folder}: index.faiss holds {engine.ntotal} items of {engine.d} "
+                                 "dimensions, "
+                                 f"items.safetensors {len(items)} of {items.shape[1]}; or it measures no "
+                                 "cosine")
+        return cls(card["kind"], items, engine)
 
 def _nearest_exact(queries, items, k, block=2048):
     "The k best by the product, block by block; equal scores keep the order of the items."
