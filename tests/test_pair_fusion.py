@@ -305,8 +305,9 @@ def test_only_chosen_branches_are_computed(parts):
 
 
 @pytest.mark.parametrize("change", [
-    {"cosine": False}, {"fuse": "features"}, {"norms": "layer", "cosine": False}, {"blur": 0.}, {"dropout": 0.},
-    {"k": 1, "pool": "top-similar"}, {"smoothing": .2}, {"branch_weight": 0.}, {"fused_weight": 5.},
+    {"cosine": False}, {"fuse": "features"}, {"norms": "layer", "cosine": False}, {"blur": 0.},
+    {"dropout": 0.}, {"k": 1, "pool": "top-similar"}, {"smoothing": .2}, {"branch_weight": 0.},
+    {"fused_weight": 5.},
     {"weigh_positives": True, "branches": ("title-transcript",)},
     {"batch": 17}, {"temperature": 5.}, {"pool": "top-norm"}, {"hidden": 8}, {"soft": False}])
 def test_every_setting_has_an_effect(parts, change):
