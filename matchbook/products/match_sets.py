@@ -495,7 +495,7 @@ def set_sizes(
     pairs, counts = np.unique(np.minimum(np.stack([ranked.size, taken], 1), most), axis=0, return_counts=True)
     return [[int(a), int(b), int(n)] for (a, b), n in zip(pairs, counts)]
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #a3d43020
+# %% ../../nbs/3_products/35_match_sets.ipynb #07bb49cf
 def measure_growth(
     model:MatchSets,       # Fitted
     listings:Listings,     # The whole catalogue
@@ -506,8 +506,10 @@ def measure_growth(
     "Row-F1 of test listings in catalogues of growing size, by each rule for the threshold."
     rng = np.random.default_rng(seed)
     def lay(asking, others):
-        groups = rng.permutation(np.unique(listings.group[asking]))
-        some = asking[np.isin(listings.group[asking], groups[:max(1, len(groups)//2)])]
+        groups, count = np.unique(listings.group[asking], return_counts=True)
+        order = rng.permutation(len(groups))
+        held = max(1, int((np.cumsum(count[order]) <= sizes[0]).sum()))   # as many groups as the least one holds
+        some = asking[np.isin(listings.group[asking], groups[order[:held]])]
         rest = np.concatenate([asking[~np.isin(asking, some)], rng.permutation(others)])
         return some, rest
     def ask(some, rest, size):
