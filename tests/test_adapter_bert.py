@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config
 from matchbook.datasets import InputError
 from matchbook.encoders import TfidfEncoder
 from matchbook.products.adapter_bert import (AdapterBert, AdapterBertConfig, TitleEncoder, TitleLoss,
-                                             add_strangers, contrastive_loss, cut_titles, find_strangers, losses,
+                                             add_strangers, contrastive_loss, cut_titles, find_strangers,
+                                             losses,
                                              methods)
 from matchbook.products.bottleneck import BottleneckConfig
 from matchbook.products.listings import Listings, read_listings, split_listings
@@ -40,7 +41,8 @@ def parts():
 
 @pytest.fixture(scope="module")
 def config(tiny):
-    return AdapterBertConfig(base=tiny, adapters=BottleneckConfig(reduction_factor=2), max_length=16, batch=32,
+    return AdapterBertConfig(base=tiny, adapters=BottleneckConfig(reduction_factor=2), max_length=16,
+                             batch=32,
                              training=TrainingConfig(epochs=2, learning_rate=1e-2, device="cpu"))
 
 
@@ -122,7 +124,8 @@ def test_contrastive_loss_by_looping():
 
 @pytest.mark.parametrize("loss", losses)
 def test_every_loss_gives_a_finite_gradient(loss):
-    vectors = torch.nn.functional.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)),
+                                            dim=1)
     vectors.requires_grad_()
     torch.manual_seed(0)
     value = TitleLoss(AdapterBertConfig(loss=loss, miner=loss == "triplet"), 4, 4).measure(vectors,
@@ -150,7 +153,8 @@ def test_strangers_join_a_batch_once_and_by_the_seed():
     rows = torch.tensor([0, 1, 2])
     batches = [add_strangers(rows, strangers, seed).tolist() for seed in (0, 0, *range(9))]
     assert batches[0] == batches[1] and len({tuple(batch) for batch in batches}) > 1
-    assert all(batch[:3] == [0, 1, 2] and len(set(batch)) == len(batch) and -1 not in batch for batch in batches)
+    assert all(batch[:3] == [0, 1, 2] and len(set(batch)) == len(batch) and -1 not in batch
+               for batch in batches)
 
 
 def test_caching_changes_no_gradient(tiny, config):
@@ -205,7 +209,8 @@ def test_remembered_titles_are_the_same_and_others_are_still_read(fitted, parts)
 
 
 @pytest.mark.parametrize("change,said", [
-    ({"loss": "contrast"}, "did you mean 'contrastive'?"), ({"method": "adapter"}, "did you mean 'adapters'?"),
+    ({"loss": "contrast"}, "did you mean 'contrastive'?"), ({"method": "adapter"},
+                                                            "did you mean 'adapters'?"),
     ({"pool": "max"}, "pool"), ({"batch": 1}, "batch = 1: 2 or more"), ({"temperature": 0.}, "above 0"),
     ({"max_length": 1}, "max_length = 1"), ({"per_group": 1}, "per_group = 1")])
 def test_settings_are_refused_by_name(change, said):
@@ -219,9 +224,11 @@ def test_bad_input_is_refused_in_one_line(config, parts, fitted, tmp_path):
     for call, said in [
             (lambda: AdapterBert(config).embed(["a"]), "call fit first"),
             (lambda: AdapterBert(config).save(tmp_path), "call fit first"),
-            (lambda: fitted.embed("a title"), "not one string"), (lambda: fitted.embed(["a", 3]), "title 1 is 3"),
+            (lambda: fitted.embed("a title"), "not one string"), (lambda: fitted.embed(["a", 3]),
+                                                                  "title 1 is 3"),
             (lambda: AdapterBert(config).fit(train, alone), "no group of the validation part"),
-            (lambda: AdapterBert(config).fit(replace(train, group=np.arange(len(train))), valid), "has two titles"),
+            (lambda: AdapterBert(config).fit(replace(train, group=np.arange(len(train))), valid),
+             "has two titles"),
             (lambda: AdapterBert(replace(config, max_length=600)).fit(train, valid), "reads 512 pieces"),
             (lambda: AdapterBert.load(tmp_path/"no"), "no model.json"),
             (lambda: AdapterBert(replace(config, base="no/such-model")).fit(train, valid), "'minilm'")]:
@@ -229,7 +236,8 @@ def test_bad_input_is_refused_in_one_line(config, parts, fitted, tmp_path):
         assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_bundle_of_another_base_and_a_base_of_another_family_are_refused(config, parts, fitted, tmp_path, tiny):
+def test_a_bundle_of_another_base_and_a_base_of_another_family_are_refused(config, parts, fitted, tmp_path,
+    tiny):
     folder = fitted.save(tmp_path/"model")
     with pytest.raises(InputError, match="trained on another base"): AdapterBert.load(folder, "minilm")
     tokenizer = AutoTokenizer.from_pretrained(tiny)

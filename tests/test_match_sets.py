@@ -10,9 +10,11 @@ from matchbook.encoders import TfidfEncoder
 from matchbook.measures import Ranked, row_scores
 from matchbook.neighbours import Index, build_index, index_kinds, join
 from matchbook.products.listings import read_listings, split_listings
-from matchbook.products.match_sets import (MatchSets, MatchSetsConfig, SizeRule, blend_vectors, cluster_scores,
+from matchbook.products.match_sets import (MatchSets, MatchSetsConfig, SizeRule, blend_vectors,
+                                           cluster_scores,
                                            count_matches, count_neighbours, floor_for_neighbours, keep_mutual,
-                                           lift_best, list_steps, measure_growth, measure_steps, open_settings,
+                                           lift_best, list_steps, measure_growth, measure_steps,
+                                           open_settings,
                                            run_index_join, threshold_for_matches)
 from matchbook.products.pair_judge import (PairJudge, PairJudgeConfig, cut_catalogues, describe_space,
                                            describe_titles, propose_pairs)
@@ -111,7 +113,8 @@ def test_a_threshold_for_as_many_matches_looks_at_no_group(seed):
     other = replace(ranked, hit=~ranked.hit)
     for matches in (0, .5, 1.25, 3):
         at = threshold_for_matches(ranked, matches)
-        assert count_matches(ranked, at) == pytest.approx(matches) and threshold_for_matches(other, matches) == at
+        assert count_matches(ranked, at) == pytest.approx(matches) and threshold_for_matches(other,
+            matches) == at
 
 
 def test_a_size_rule_is_a_line_over_the_logarithm():
@@ -191,8 +194,10 @@ def test_a_saved_union_gives_the_same_bits(whole, parts, tmp_path):
 
 @pytest.mark.parametrize("settings,said", [
     ({"mix": "judge"}, "did you mean 'judged'?"), ({"least": 3}, "least = 3: 1 to 2"),
-    ({"spaces": ("hash",), "blend": 1}, "space of vectors"), ({"spaces": ("lstm",), "mix": "judged"}, "not learnt"),
-    ({"floor": 0.}, "floor = 0.0"), ({"mutual": -1}, "mutual = -1"), ({"mix": "weighted"}, "two spaces or more")])
+    ({"spaces": ("hash",), "blend": 1}, "space of vectors"), ({"spaces": ("lstm",), "mix": "judged"},
+                                                              "not learnt"),
+    ({"floor": 0.}, "floor = 0.0"), ({"mutual": -1}, "mutual = -1"), ({"mix": "weighted"},
+                                                                      "two spaces or more")])
 def test_settings_are_refused_by_name(settings, said):
     with pytest.raises(InputError) as error: MatchSetsConfig(**settings)
     assert said in str(error.value) and "\n" not in str(error.value)
@@ -211,7 +216,8 @@ def test_the_judge_sees_pairs_the_same_from_both_sides(parts):
                                            lambda part: [join(encoder.embed(part.title), threshold=.2)])
     first, second, features = judge.describe(found, valid.title)
     assert (first < second).all() and np.isfinite(features).all()
-    for call in (lambda a, b: describe_space(found[0], a, b), lambda a, b: describe_titles(valid.title, encoder, a, b)):
+    for call in (lambda a, b: describe_space(found[0], a, b), lambda a, b: describe_titles(valid.title,
+        encoder, a, b)):
         np.testing.assert_allclose(call(first, second), call(second, first), atol=1e-6)
     judged = judge.judge(found, valid.title)
     same = valid.group[first] == valid.group[second]
@@ -223,7 +229,8 @@ def test_the_judge_sees_pairs_the_same_from_both_sides(parts):
 def test_pairs_are_proposed_once(seed):
     one, other = draw_scores(seed), draw_scores(seed)*(draw_scores(seed) > .5)
     first, second = propose_pairs([sparse.csr_matrix(one), sparse.csr_matrix(other)])
-    wanted = [(i, j) for i in range(len(one)) for j in range(i + 1, len(one)) if one[i, j] > 0 or other[i, j] > 0]
+    wanted = [(i, j) for i in range(len(one)) for j in range(i + 1, len(one)) if one[i, j] > 0 or other[i,
+        j] > 0]
     assert list(zip(first.tolist(), second.tolist())) == wanted
 
 
@@ -250,7 +257,8 @@ def test_an_index_is_opened_for_its_own_model_alone(kind, tmp_path):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     index = build_index(rows, kind)
     again = Index.load(index.save(tmp_path/"index", "a"), "a", 8)
-    for first, second in zip(index.nearest(rows[:9], 4), again.nearest(rows[:9], 4)): assert np.array_equal(first, second)
+    for first, second in zip(index.nearest(rows[:9], 4), again.nearest(rows[:9],
+        4)): assert np.array_equal(first, second)
     assert abs(index.join(rows, .8, block=7) - index.join(rows, .8)).max() < 1e-5
     for model, dimensions, said in (("b", 8, "an index of model 'a'"), ("a", 9, "an index of 8 dimensions")):
         with pytest.raises(InputError, match=said): Index.load(tmp_path/"index", model, dimensions)
@@ -260,7 +268,8 @@ def test_an_index_is_opened_for_its_own_model_alone(kind, tmp_path):
 
 
 def test_the_join_by_cells_is_measured_against_the_exact_one():
-    found = run_index_join("", "index-join", "best", 0, {"sizes": [500, 1500, 3000], "flat_up_to": 1500}, None, "cpu")
+    found = run_index_join("", "index-join", "best", 0, {"sizes": [500, 1500, 3000], "flat_up_to": 1500},
+                           None, "cpu")
     points = found.details["points"]
     assert [point["rows"] for point in points] == [500, 1500, 3000] and "recall" not in points[2]
     assert all(.9 < point["recall"] <= 1 for point in points[:2])
