@@ -182,7 +182,7 @@ def test_growth_chooses_nothing_on_test(whole, parts):
     hidden.group[split.test] = np.random.default_rng(0).permutation(listings.group[split.test])
     second = measure_growth(whole, hidden, split, (60, 120, 240))
     for a, b in zip(first, second):
-        assert a["thresholds"]["one"] == b["thresholds"]["one"] and a["thresholds"]["size"] == b["thresholds"]["size"]
+        for rule in ("one", "size"): assert a["thresholds"][rule] == b["thresholds"][rule]
     assert [point["rows"] for point in first][1:] == [120, 240] and first[0]["rows"] <= 60
 
 
@@ -262,7 +262,8 @@ def test_an_index_is_opened_for_its_own_model_alone(kind, tmp_path):
     assert abs(index.join(rows, .8, block=7) - index.join(rows, .8)).max() < 1e-5
     for model, dimensions, said in (("b", 8, "an index of model 'a'"), ("a", 9, "an index of 8 dimensions")):
         with pytest.raises(InputError, match=said): Index.load(tmp_path/"index", model, dimensions)
-    (tmp_path/"index"/"items.safetensors").write_bytes((tmp_path/"index"/"items.safetensors").read_bytes()[:-4] + b"abcd")
+    path = tmp_path/"index"/"items.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
     with pytest.raises(InputError, match="is not the file"): Index.load(tmp_path/"index", "a")
     with pytest.raises(InputError, match="holds no index.json"): Index.load(tmp_path/"no", "a")
 
