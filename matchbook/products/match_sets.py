@@ -495,7 +495,7 @@ def set_sizes(
     pairs, counts = np.unique(np.minimum(np.stack([ranked.size, taken], 1), most), axis=0, return_counts=True)
     return [[int(a), int(b), int(n)] for (a, b), n in zip(pairs, counts)]
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #07bb49cf
+# %% ../../nbs/3_products/35_match_sets.ipynb #52399150
 def measure_growth(
     model:MatchSets,       # Fitted
     listings:Listings,     # The whole catalogue
@@ -508,7 +508,7 @@ def measure_growth(
     def lay(asking, others):
         groups, count = np.unique(listings.group[asking], return_counts=True)
         order = rng.permutation(len(groups))
-        held = max(1, int((np.cumsum(count[order]) <= sizes[0]).sum()))   # as many groups as the least one holds
+        held = max(1, int((np.cumsum(count[order]) <= sizes[0]).sum()))   # as many as fit
         some = asking[np.isin(listings.group[asking], groups[order[:held]])]
         rest = np.concatenate([asking[~np.isin(asking, some)], rng.permutation(others)])
         return some, rest
