@@ -1,4 +1,4 @@
-"Bottleneck adapters: the identity before training, a forward by hand, what is trained, saved, refused and served."
+"Bottleneck adapters: identity before training, a forward by hand, what is trained, saved, refused, served."
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from matchbook.products.bottleneck import (BottleneckConfig, add_adapters, adapt
 
 small = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 64, "max_position_embeddings": 40}
-families = {"bert": BertConfig(**small), "roberta": RobertaConfig(**small), "xlm-roberta": XLMRobertaConfig(**small),
+families = {"bert": BertConfig(**small), "roberta": RobertaConfig(**small),
+            "xlm-roberta": XLMRobertaConfig(**small),
             "distilbert": DistilBertConfig(vocab_size=99, dim=32, n_layers=2, n_heads=2, hidden_dim=64)}
 ids = torch.arange(5, 26).reshape(3, 7)
 mask = torch.tensor([[1]*7, [1]*4 + [0]*3, [1]*2 + [0]*5])
@@ -52,8 +53,10 @@ def test_only_adapters_are_trained_and_all_of_them_learn(family, config, places)
     narrow = 32//16
     assert count_weights(encoder)["trained"] == places*(2*32*narrow + narrow + 32)
     encoder(input_ids=ids, attention_mask=mask).last_hidden_state[..., :7].sum().backward()
-    moved = {name for name, weight in encoder.named_parameters() if weight.grad is not None and weight.grad.any()}
-    assert moved == set(adapter_weights(encoder)) == {n for n, w in encoder.named_parameters() if w.requires_grad}
+    moved = {name for name, weight in encoder.named_parameters() if weight.grad is not None
+             and weight.grad.any()}
+    assert moved == set(adapter_weights(encoder)) == {n for n, w in encoder.named_parameters()
+                                                      if w.requires_grad}
 
 
 def test_reduction_and_bend_have_an_effect():
@@ -86,7 +89,8 @@ def layer_by_hand(layer, x, before, heads=2):
         asked = norm(output.LayerNorm, h + x) if before else h
         return norm(output.LayerNorm, h + bottleneck(output.adapter, asked) + x)
     x = close(layer.attention.output, linear(layer.attention.output.dense, mixed), x)
-    return close(layer.output, linear(layer.output.dense, nn.functional.gelu(linear(layer.intermediate.dense, x))), x)
+    return close(layer.output, linear(layer.output.dense,
+                                      nn.functional.gelu(linear(layer.intermediate.dense, x))), x)
 
 
 @pytest.mark.parametrize("config", [houlsby, pfeiffer])

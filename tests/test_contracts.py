@@ -50,7 +50,8 @@ def test_a_score_is_the_same_whichever_listing_asks(fitted, parts):
 
 def test_a_score_depends_on_its_two_listings_alone(fitted, parts):
     c, test = fitted.config, parts[2]
-    if c.judged or c.mutual or c.blend or c.clusters: pytest.skip("this one looks at the neighbours, and should")
+    if c.judged or c.mutual or c.blend or c.clusters:
+        pytest.skip("this one looks at the neighbours, and should")
     whole, some = fitted.find(test).toarray(), np.array([5, 80, 3, 40])
     np.testing.assert_allclose(fitted.find(test[some]).toarray(), whole[np.ix_(some, some)], atol=1e-5)
 

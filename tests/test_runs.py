@@ -27,7 +27,7 @@ def test_every_run_file_is_complete_and_stands_at_its_own_path():
         assert re.fullmatch(r"[0-9a-f]{64}", run["data"]["sha256"])
         assert re.fullmatch(r"[0-9a-f]{40}", run["commit"])
         assert run["command"].startswith("matchbook run ")
-        assert "/" not in run["machine"] and "data" not in run["config"]
+        assert "/" not in run["machine"] + str(run["config"].get("data", ""))
 
 
 def test_every_run_belongs_to_a_study():

@@ -495,7 +495,7 @@ def set_sizes(
     pairs, counts = np.unique(np.minimum(np.stack([ranked.size, taken], 1), most), axis=0, return_counts=True)
     return [[int(a), int(b), int(n)] for (a, b), n in zip(pairs, counts)]
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #a3d43020
+# %% ../../nbs/3_products/35_match_sets.ipynb #52399150
 def measure_growth(
     model:MatchSets,       # Fitted
     listings:Listings,     # The whole catalogue
@@ -506,8 +506,10 @@ def measure_growth(
     "Row-F1 of test listings in catalogues of growing size, by each rule for the threshold."
     rng = np.random.default_rng(seed)
     def lay(asking, others):
-        groups = rng.permutation(np.unique(listings.group[asking]))
-        some = asking[np.isin(listings.group[asking], groups[:max(1, len(groups)//2)])]
+        groups, count = np.unique(listings.group[asking], return_counts=True)
+        order = rng.permutation(len(groups))
+        held = max(1, int((np.cumsum(count[order]) <= sizes[0]).sum()))   # as many as fit
+        some = asking[np.isin(listings.group[asking], groups[order[:held]])]
         rest = np.concatenate([asking[~np.isin(asking, some)], rng.permutation(others)])
         return some, rest
     def ask(some, rest, size):
@@ -814,7 +816,7 @@ def time_index_joins(
         point["recall"] = (point["ivf_pairs"] - n)/max(1, point["flat_pairs"] - n)
     return point
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #1f074f2b
+# %% ../../nbs/3_products/35_match_sets.ipynb #12c40640
 def run_benchmark(
     dataset:str,   # A dataset of listings
     model:str,     # `self-join`, `index-join`, or those of other chapters that end in `speed` or `growth`
@@ -834,7 +836,8 @@ benchmarks = Study(
     name="benchmarks", about="How long does it take, and how does that grow?",
     datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample", "videos-sample"),
     sample="shopee-sample", measure="seconds_whole",
-    models=("self-join", "index-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth", "fusion-speed"),
+    models=("self-join", "index-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth",
+            "fusion-speed"),
     columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
              "join_speedup", "index_speedup", "index_recall", "batches_speedup", "folded_speedup",
              "bf16_speedup", "heco_speedup", "heco_memory", "epoch_speedup", "branch_speedup"),
