@@ -474,7 +474,7 @@ def show_progress(
         task = bar.add_task("training", total=None)
         yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
 
-# %% ../nbs/1_foundations/17_training.ipynb #904ec0b7
+# %% ../nbs/1_foundations/17_training.ipynb #3464cf88
 def train(
     model:nn.Module,                      # Trained in place, and left on the device it was trained on
     batches:Callable[[int], Iterable],    # epoch (from 0) → its batches, the same whenever asked
@@ -484,10 +484,10 @@ def train(
     monitor:str="map_at_r",               # The number from `validate` that decides which epoch is best
     higher_is_better:bool=True,           # Of that number
     seed:int=0,                           # Of dropout and all other chance while training
-    ends_best:bool=True,                  # With the weights of its best epoch; else with the last ones
     folder:str|Path|None=None,            # Where checkpoints are; where the run keeps its own when left out
     optimizer:torch.optim.Optimizer|None=None, # By default AdamW over all weights that want a gradient
     progress:bool=True,                   # Show a bar if stderr is a terminal
+    ends_best:bool=True,                  # With the weights of its best epoch; else with the last ones
 )->History:                               # One row an epoch
     "Train a model; it ends with the weights of its best epoch, in eval mode."
     if config.patience and validate is None: raise ValueError(f"patience = {config.patience} needs validate")

@@ -253,7 +253,7 @@ def rate_groups(
         groups.setdefault(rate, []).append(weight)
     return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #2f0fa155
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #01fffa7c
 class FineTuned(HeadlineModel):
     "A transformer under two heads, tuned in one of several ways."
     kind = "fine-tuned-headlines"
@@ -305,7 +305,7 @@ class FineTuned(HeadlineModel):
         optimizer = torch.optim.AdamW(rate_groups(self.network_, c), weight_decay=c.training.weight_decay,
                                       fused=not c.bits)
         self.history_ = train(self.network_, batches, step, validate, c.training, c.monitor,
-                              c.monitor != "mse", self.seed, folder, optimizer)
+                              c.monitor != "mse", seed=self.seed, folder=folder, optimizer=optimizer)
 
     def fit(self,
         train:Posts,                 # Learnt from
