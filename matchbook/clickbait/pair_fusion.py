@@ -254,7 +254,7 @@ class PairFusionNetwork(nn.Module):
         return {"fused": fused, "branch": torch.stack([one for one, _ in answers.values()], dim=1),
                 "alpha": alpha, "kept": kept}
 
-# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #ffc96ca2
+# %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #70b94eae
 def tabulate(
     videos:Videos,
     numbers:dict[str, int],   # Branch → how many numbers of `Videos` are told to it
@@ -343,8 +343,8 @@ class PairFusion(PairMatcher):
         optimizer = torch.optim.AdamW(self.network_.parameters(), lr=c.training.learning_rate,
                                       weight_decay=c.training.weight_decay, fused=True)
         self.history_ = train(self.network_, lambda epoch: table.batches(c.batch, order, epoch), self._loss,
-                              validate, c.training, c.monitor, c.monitor != "loss", self.seed, c.ends_best,
-                              optimizer=optimizer)
+                              validate, c.training, c.monitor, c.monitor != "loss", self.seed,
+                              ends_best=c.ends_best, optimizer=optimizer)
 
     def _loss(self, network, batch):
         found, c = network(batch), self.config
