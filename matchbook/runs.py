@@ -10,9 +10,9 @@ __all__ = ['places', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Ou
            'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'fill_tables',
            'compare_runs']
 
-# %% ../nbs/1_foundations/18_runs.ipynb #d42a02f2
+# %% ../nbs/1_foundations/18_runs.ipynb #9a562259
 import hashlib, importlib, importlib.util, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
@@ -263,21 +263,21 @@ def keep_places(
             _places.reset(token)
             if first and (ended or not any(folder.glob("training-*"))): shutil.rmtree(folder)
 
-# %% ../nbs/1_foundations/18_runs.ipynb #79b9d460
+# %% ../nbs/1_foundations/18_runs.ipynb #6e72f17d
 def find_work(
     *words:object,               # Study, dataset, model and so on
-    data:str|Path|None = None,   # What is read
+    data:Iterable[str|Path] = (),  # Files and folders that are read
 )->Path:                         # In the cache
     "Where a run that was stopped keeps what it has."
     def files(place, pattern="*"):
         some = [place] if place.is_file() else sorted(place.rglob(pattern))
         return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in some]
     code = Path(importlib.import_module("matchbook").__file__).parent
-    read = files(Path(data)) if data is not None else []
+    read = [files(Path(one)) for one in data]
     named = [[str(word) for word in words], files(code, "*.py"), read]
     return cache_folder()/"stopped"/hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
 
-# %% ../nbs/1_foundations/18_runs.ipynb #9eacc617
+# %% ../nbs/1_foundations/18_runs.ipynb #0c0962d9
 def make_run(
     study:Study,                 # The study
     dataset:str|None = None,     # Its first dataset when left out
@@ -299,7 +299,9 @@ def make_run(
     asked = {"dataset": dataset, "model": model, "preset": preset, "seed": seed, "settings": settings or {},
              "data": data, "device": device}
     if resume is not None:
-        work = find_work(study.name, *asked.values(), data=locate(dataset) if data is None else data)
+        given = [value for name, value in (settings or {}).items() if name in ("data.train", "data.test")]
+        read = given or [locate(dataset) if data is None else data]
+        work = find_work(study.name, *asked.values(), data=read)
         if not resume: shutil.rmtree(work, ignore_errors=True)
         with keep_places(work) as spent: outcome = study.run(**asked)
         outcome.seconds["fit"] = outcome.seconds.get("fit", 0.) + spent

@@ -219,7 +219,8 @@ def test_settings_are_refused_by_name(change, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_bad_input_is_refused_in_one_line(config, parts, fitted, tmp_path):
+def test_bad_input_is_refused_in_one_line(config, parts, fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)     # else a minute of retries
     train, valid = parts
     alone = replace(valid, group=np.arange(len(valid)))
     for call, said in [

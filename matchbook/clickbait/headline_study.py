@@ -50,7 +50,7 @@ def mix_strengths(
     weights = nnls(away, np.append(mean - center, 1e3))[0]
     return weights/weights.sum()
 
-# %% ../../nbs/2_clickbait/26_headline_study.ipynb #17afb8fb
+# %% ../../nbs/2_clickbait/26_headline_study.ipynb #1fe8a092
 class EnsembleHeadlines(HeadlineModel):
     "Fine-tunings of several seeds and two linear models, weighed on validation."
     kind = "ensemble-headlines"
@@ -70,7 +70,7 @@ class EnsembleHeadlines(HeadlineModel):
         self.weights_ = mix_strengths(np.stack(strengths), valid.mean)
         self.scale_ = np.std(logits, axis=1)
         mix = LogisticRegression(C=1.).fit(np.stack(logits, 1)/self.scale_, valid.label)
-        self.class_weights_ = mix.coef_[0].clip(0)/self.scale_
+        self.class_weights_ = (mix.coef_[0].clip(0)/self.scale_).astype(float)     # as they are read back
 
     def outputs(self,
         posts:Posts,
