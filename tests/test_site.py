@@ -192,7 +192,8 @@ def test_the_repository_address_stands_once():
 
 def test_maths_needs_no_script(htmls):
     for name, text in htmls.items():
-        assert "katex" not in text.lower() and "mathjax" not in text.lower(), name
+        said = re.sub(r"base64,[^\"]+", "", text).lower()          # a picture may hold any letters
+        assert "katex" not in said and "mathjax" not in said, name
         assert not re.search(r'class="math[^>]*>(?!<math )', text), f"{name} shows maths that is not MathML"
 
 
