@@ -6,9 +6,9 @@
 __all__ = ['calibrations', 'Ranked', 'rank_rows', 'row_scores', 'row_f1_curve', 'halve', 'choose_row_threshold', 'map_at_r',
            'check_scores', 'reliability', 'calibration_error', 'Calibration', 'fit_calibration', 'binary_measures',
            'choose_threshold', 'list_measures', 'class_measures', 'bootstrap_interval', 'bootstrap_measure',
-           'Difference', 'compare']
+           'Difference', 'compare', 'Ranking', 'rank_over_datasets']
 
-# %% ../nbs/1_foundations/16_measures.ipynb #b1debd9a
+# %% ../nbs/1_foundations/16_measures.ipynb #ec6ac726
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from .datasets import InputError, suggest
+from .datasets import InputError, check_array, check_column, number_groups, suggest
 
-# %% ../nbs/1_foundations/16_measures.ipynb #e739a9dc
+# %% ../nbs/1_foundations/16_measures.ipynb #21f4b31b
 @dataclass(frozen=True)
 class Ranked:
     "What a join found, by row and falling score; the row itself is not in it."
@@ -40,15 +40,17 @@ def rank_rows(
     own:np.ndarray|None = None,         # `(n,)` column that is the query itself; 0 … n-1 when left out
 )->Ranked:
     "Found pairs in order, each marked as a hit or not. Equal scores keep the order of the items."
-    query_groups = np.asarray(query_groups)
-    item_groups = query_groups if item_groups is None else np.asarray(item_groups)
-    own = np.arange(len(query_groups)) if own is None else np.asarray(own)
+    query_groups = check_column(query_groups, "groups of queries")
+    item_groups = query_groups if item_groups is None else check_column(item_groups, "groups of items")
+    own = np.arange(len(query_groups)) if own is None else check_column(own, "own", rows=len(query_groups))
     if found.shape != (len(query_groups), len(item_groups)):
         raise InputError(f"found is {found.shape}, but there are {len(query_groups)} queries and "
                          f"{len(item_groups)} items")
-    values, counts = np.unique(item_groups, return_counts=True)
-    at = np.clip(np.searchsorted(values, query_groups), 0, len(values) - 1)
-    if (values[at] != query_groups).any(): raise InputError("a query's group is not among the items")
+    if not len(item_groups): raise InputError("no items to rank")
+    code = number_groups(np.concatenate([item_groups, query_groups]), "groups of items and queries")
+    item_groups, query_groups = code[:len(item_groups)], code[len(item_groups):]
+    at, counts = query_groups, np.bincount(item_groups, minlength=code.max() + 1)
+    if not counts[at].all(): raise InputError("a query's group is not among the items")
     pairs = found.tocoo()
     keep = pairs.col != own[pairs.row]
     row, column, score = pairs.row[keep], pairs.col[keep], pairs.data[keep]
@@ -115,13 +117,13 @@ def map_at_r(
     total = np.bincount(ranked.row, weights=np.where(counted, so_far/place, 0), minlength=n)
     return np.where(partners > 0, total/np.maximum(partners, 1), np.nan)
 
-# %% ../nbs/1_foundations/16_measures.ipynb #39842de6
+# %% ../nbs/1_foundations/16_measures.ipynb #4be86e3e
 def check_scores(
     score:np.ndarray,  # Scores
     truth:np.ndarray,  # The truth
 )->tuple[np.ndarray, np.ndarray]:  # Both as arrays, `(n,)`
     "Scores and truth of one length, finite, the truth 0 or 1. Raises `InputError` otherwise."
-    score, truth = np.asarray(score, dtype=np.float64).ravel(), np.asarray(truth).ravel()
+    score, truth = check_array(score, "scores", np.float64).ravel(), check_array(truth, "the truth").ravel()
     if len(score) != len(truth): raise InputError(f"{len(score)} scores against {len(truth)} truths")
     if not len(score): raise InputError("no rows to measure")
     if not np.isfinite(score).all():
@@ -130,7 +132,7 @@ def check_scores(
         raise InputError(f"row {np.flatnonzero(~np.isin(truth, (0, 1)))[0]}: a truth of 0 or 1 was wanted")
     return score, truth.astype(int)
 
-# %% ../nbs/1_foundations/16_measures.ipynb #e84a50fd
+# %% ../nbs/1_foundations/16_measures.ipynb #8af0b92f
 def reliability(
     score:np.ndarray,  # `(n,)` in [0, 1]
     truth:np.ndarray,  # `(n,)` 0 or 1
@@ -138,6 +140,7 @@ def reliability(
 )->dict[str, np.ndarray]:  # Of each bin that is not empty: `score` and `share` (means), `count`
     "What a reliability picture shows."
     score, truth = check_scores(score, truth)
+    if bins < 1: raise InputError(f"bins = {bins}: one or more were wanted")
     which = np.clip((score*bins).astype(int), 0, bins - 1)
     count = np.bincount(which, minlength=bins)
     held = count > 0
@@ -192,7 +195,7 @@ def fit_calibration(
     found = minimize(loss, np.zeros(len(bounds)), bounds=bounds, method="L-BFGS-B").x
     return Calibration(kind, (float(np.exp(found[0])), float(found[1]) if kind == "platt" else 0.))
 
-# %% ../nbs/1_foundations/16_measures.ipynb #d3e6cabe
+# %% ../nbs/1_foundations/16_measures.ipynb #c3750517
 def binary_measures(
     score:np.ndarray,   # `(n,)` in [0, 1], higher means likelier
     truth:np.ndarray,   # `(n,)` 0 or 1
@@ -201,6 +204,7 @@ def binary_measures(
     "The figures of a yes-or-no table. With one class in the truth the two areas are NaN."
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
     score, truth = check_scores(score, truth)
+    if np.isnan(threshold): raise InputError("the threshold is no number")
     said = score >= threshold
     precision, recall, f1, _ = precision_recall_fscore_support(truth, said, average="binary", zero_division=0)
     both = 0 < truth.sum() < len(truth)
@@ -224,14 +228,17 @@ def choose_threshold(
     best = int(f1.argmax())
     return halve(score[best], score[best + 1], kind) if best + 1 < len(score) else float(score[best])
 
-# %% ../nbs/1_foundations/16_measures.ipynb #c946f28d
+# %% ../nbs/1_foundations/16_measures.ipynb #33a20748
 def list_measures(
     ranks:list[np.ndarray],           # Of each query: the places of its held-out items, the first is 1
     cuts:tuple[int, ...] = (10, 50),  # The lengths of the list
 )->dict[str, float]:                  # recall_at_10, recall_at_50, mrr, ndcg (at the longest cut)
     "Recall at each cut, mean reciprocal rank of the first hit, normalised discounted gain."
     if not ranks: raise InputError("no queries to measure")
-    ranks = [np.sort(np.asarray(r)) for r in ranks]
+    ranks = [np.sort(check_column(places, f"query {query}", float)) for query, places in enumerate(ranks)]
+    for query, places in enumerate(ranks):
+        if not len(places) or not (places >= 1).all():
+            raise InputError(f"query {query}: one place or more, from 1 on, was wanted")
     gain = lambda places: (1/np.log2(places + 1)).sum()
     longest = max(cuts)
     ndcg = [gain(r[r <= longest])/gain(np.arange(1, min(len(r), longest) + 1)) for r in ranks]
@@ -244,12 +251,23 @@ def class_measures(
 )->dict[str, float]:         # macro_f1, micro_f1, auc (each class against the rest, mean)
     "The figures of a linear probe."
     from sklearn.metrics import f1_score, roc_auc_score
-    said = np.asarray(probability).argmax(1)
+    probability = check_array(probability, "probabilities", np.float64)
+    truth = check_column(truth, "the truth")
+    if probability.ndim != 2 or not np.isfinite(probability).all() or not len(probability):
+        raise InputError("probabilities: rows of finite numbers, a column for each class, were wanted")
+    classes = probability.shape[1]
+    if len(truth) != len(probability) or classes < 2 or set(truth.tolist()) != set(range(classes)):
+        raise InputError(f"the truth: {len(probability)} rows of classes 0 to {classes - 1}, each there, "
+                         "were wanted")
+    said = probability.argmax(1)
+    if classes == 2: probability = probability[:, 1]
+    elif not np.allclose(probability.sum(1), 1):
+        raise InputError("probabilities: rows that sum to one were wanted")
     return {"macro_f1": float(f1_score(truth, said, average="macro")),
             "micro_f1": float(f1_score(truth, said, average="micro")),
             "auc": float(roc_auc_score(truth, probability, multi_class="ovr", average="macro"))}
 
-# %% ../nbs/1_foundations/16_measures.ipynb #7292b8ab
+# %% ../nbs/1_foundations/16_measures.ipynb #50ad3cb5
 def bootstrap_interval(
     values:np.ndarray,               # `(n,)` one figure a row; NaN rows are left out
     groups:np.ndarray|None = None,   # `(n,)` rows that belong together; each row alone when left out
@@ -258,7 +276,8 @@ def bootstrap_interval(
     seed:int = 0,                    # Of the draws
 )->tuple[float, float]:              # Low and high
     "Percentile bootstrap interval of the mean, drawn over groups."
-    means = _drawn_means([np.asarray(values, dtype=float)], groups, draws, seed)[0]
+    if not 0 < level < 1: raise InputError(f"level = {level}: a share between 0 and 1 was wanted")
+    means = _drawn_means([check_column(values, "figures", float)], groups, draws, seed)[0]
     low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
     return float(low), float(high)
 
@@ -266,8 +285,10 @@ def _drawn_means(columns, groups, draws, seed):
     "Means of each column in the same bootstrap samples of groups, `(columns, draws)`."
     held = ~np.isnan(columns[0])
     if not held.any(): raise InputError("no figures to draw from")
-    groups = np.arange(len(held)) if groups is None else np.asarray(groups)
-    _, group = np.unique(groups[held], return_inverse=True)
+    if draws < 1: raise InputError(f"draws = {draws}: one or more were wanted")
+    if any(np.isinf(column).any() for column in columns): raise InputError("figures: one is infinite")
+    group = np.arange(len(held)) if groups is None else number_groups(groups, rows=len(held))
+    group = np.unique(group[held], return_inverse=True)[1]
     count, size = group.max() + 1, np.bincount(group)
     sums = np.array([np.bincount(group, weights=column[held]) for column in columns])
     rng, parts = np.random.default_rng(seed), []
@@ -292,7 +313,7 @@ def bootstrap_measure(
     low, high = np.nanquantile(figures, [(1 - level)/2, (1 + level)/2])
     return float(low), float(high)
 
-# %% ../nbs/1_foundations/16_measures.ipynb #b878fdc4
+# %% ../nbs/1_foundations/16_measures.ipynb #934616c7
 @dataclass(frozen=True)
 class Difference:
     "How much better the first of two models is, on the same rows."
@@ -309,16 +330,42 @@ def compare(
     seed:int = 0,                   # Of both
 )->Difference:
     "A paired comparison by bootstrap and by random sign flips over groups."
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    first, second = (check_column(some, "figures", float) for some in (first, second))
     if first.shape != second.shape: raise InputError(f"{len(first)} rows against {len(second)}")
     difference = first - second
     means = _drawn_means([difference], groups, draws, seed)[0]
     low, high = np.quantile(means, [.025, .975])
     held = ~np.isnan(difference)
-    groups = np.arange(len(held)) if groups is None else np.asarray(groups)
-    _, group = np.unique(groups[held], return_inverse=True)
+    group = np.arange(len(held)) if groups is None else number_groups(groups)
+    group = np.unique(group[held], return_inverse=True)[1]
     sums = np.bincount(group, weights=difference[held])
     rng = np.random.default_rng(seed)
     flipped = np.array([abs((sums*rng.choice((-1, 1), len(sums))).sum()) for _ in range(draws)])
     p = (1 + (flipped >= abs(sums.sum()) - 1e-12).sum())/(1 + draws)
     return Difference(float(difference[held].mean()), float(low), float(high), float(p))
+
+# %% ../nbs/1_foundations/16_measures.ipynb #dbf2e6e2
+@dataclass(frozen=True)
+class Ranking:
+    "Models compared over datasets."
+    mean:np.ndarray    # `(k,)` mean rank of each model, 1 for one that is best everywhere
+    p:float            # Friedman: how often ranks drawn at random are as far apart
+    critical:float     # Mean ranks nearer than this do not differ
+
+def rank_over_datasets(
+    figures:np.ndarray,           # `(N, k)` a dataset a row, a model a column
+    higher_is_better:bool = True,
+    level:float = .05,            # How often two equal models may be told apart
+)->Ranking:
+    "Mean ranks, and how far apart they must be. Raises `InputError` for fewer than 3 of either."
+    from scipy import stats
+    figures = np.asarray(figures, dtype=float)
+    if figures.ndim != 2 or min(figures.shape) < 3 or np.isnan(figures).any():
+        raise InputError(f"figures of shape {figures.shape}; 3 datasets and 3 models or more were wanted, "
+                         "all figures known")
+    ranks = stats.rankdata(-figures if higher_is_better else figures, axis=1)
+    n, k = figures.shape
+    q = stats.studentized_range.ppf(1 - level, k, np.inf)/np.sqrt(2)
+    same = (ranks == ranks[:, :1]).all()
+    return Ranking(ranks.mean(0), 1. if same else float(stats.friedmanchisquare(*ranks.T).pvalue),
+                   float(q*np.sqrt(k*(k + 1)/(6*n))))

@@ -7,7 +7,7 @@ __all__ = ['Split', 'split_by_percentile', 'split_by_group', 'split_by_time', 's
            'split_by_cluster', 'draw_negatives', 'Leak', 'find_text_leaks', 'find_group_leaks', 'find_pair_leaks',
            'leak_report']
 
-# %% ../nbs/1_foundations/12_splits.ipynb #9769c866
+# %% ../nbs/1_foundations/12_splits.ipynb #7eb06ca7
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from .datasets import InputError
+from .datasets import InputError, check_column, number_groups
 
 # %% ../nbs/1_foundations/12_splits.ipynb #e739a9dc
 @dataclass(frozen=True)
@@ -32,19 +32,21 @@ class Split:
         rows = np.concatenate([self.train, self.valid, self.test])
         if len(np.unique(rows)) != len(rows): raise InputError("a row is in two parts of the split")
 
-# %% ../nbs/1_foundations/12_splits.ipynb #8b7f9888
+# %% ../nbs/1_foundations/12_splits.ipynb #9cc948f4
 def split_by_percentile(
     groups:np.ndarray,      # `(n,)` group of each row; numbers or text
     valid_from:float = 60,  # Percentile of the encoded groups where the validation part begins
     test_from:float = 80,   # … and where the test part begins
 )->Split:
     "Whole groups by the percentile of their encoded label (original: Shopee, `EntriesDisjointDataset`)."
-    code = np.unique(np.asarray(groups), return_inverse=True)[1]
+    code = number_groups(groups)
+    if not 0 <= valid_from <= test_from <= 100:
+        raise InputError(f"percentiles {valid_from} and {test_from}: rising ones from 0 to 100 were wanted")
     valid, test = int(np.percentile(code, valid_from)), int(np.percentile(code, test_from))
     return Split(np.flatnonzero(code < valid), np.flatnonzero((code >= valid) & (code < test)),
                  np.flatnonzero(code >= test))
 
-# %% ../nbs/1_foundations/12_splits.ipynb #a05b493c
+# %% ../nbs/1_foundations/12_splits.ipynb #55e81003
 def split_by_group(
     groups:np.ndarray,                                    # `(n,)` group of each row
     shares:tuple[float, float, float] = (0.6, 0.2, 0.2),  # Of the rows, for train, valid, test; sum to one
@@ -52,7 +54,7 @@ def split_by_group(
 )->Split:
     "Whole groups drawn at random."
     _check_shares(shares)
-    code = np.unique(np.asarray(groups), return_inverse=True)[1]
+    code = number_groups(groups)
     order = np.random.default_rng(seed).permutation(code.max() + 1)
     reached = np.cumsum(np.bincount(code)[order])/len(code)
     part = np.empty(len(order), dtype=int)
@@ -69,14 +71,17 @@ def split_by_time(
     test_from,         # The first time of the test part
 )->Split:
     "Earlier rows train, later ones report."
-    times = np.asarray(times)
+    times = check_column(times, "times")
     if pd.isna(times).any(): raise InputError(f"row {np.flatnonzero(pd.isna(times))[0]}: no time")
-    if not valid_from < test_from:
-        raise InputError(f"valid from {valid_from} must be before test from {test_from}")
-    parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
+    try:
+        rising = valid_from < test_from
+        parts = times < valid_from, (times >= valid_from) & (times < test_from), times >= test_from
+    except (TypeError, OverflowError):
+        raise InputError(f"times can't be compared with {valid_from!r} and {test_from!r}") from None
+    if not rising: raise InputError(f"valid from {valid_from} must be before test from {test_from}")
     return Split(*(np.flatnonzero(part) for part in parts))
 
-# %% ../nbs/1_foundations/12_splits.ipynb #f561adfe
+# %% ../nbs/1_foundations/12_splits.ipynb #b3e41df4
 def split_into_folds(
     label:np.ndarray,   # `(n,)` 0 or 1
     groups:np.ndarray,  # `(n,)` group of each row
@@ -85,7 +90,10 @@ def split_into_folds(
 )->list[Split]:         # One for each fold: that fold is its test part, the next one its valid part
     "Whole groups in folds of like shares of positives; each row is in the test part once."
     from sklearn.model_selection import StratifiedGroupKFold
-    label, groups = np.asarray(label), np.unique(np.asarray(groups), return_inverse=True)[1]
+    groups = number_groups(groups)
+    label = check_column(label, "labels", rows=len(groups))
+    if not np.isin(label, (0, 1)).all(): raise InputError("labels: 0 and 1 were wanted")
+    label = label.astype(int)
     if folds < 3: raise InputError(f"folds = {folds}: three or more were wanted, for train, valid and test")
     for name, held in (("label 1", label == 1), ("label 0", label == 0)):
         if len(np.unique(groups[held])) < folds:
@@ -96,7 +104,7 @@ def split_into_folds(
     return [Split(*(np.flatnonzero(held) for held in (
         (part != k) & (part != (k + 1) % folds), part == (k + 1) % folds, part == k))) for k in range(folds)]
 
-# %% ../nbs/1_foundations/12_splits.ipynb #67b0d71e
+# %% ../nbs/1_foundations/12_splits.ipynb #307bd628
 def find_clusters(
     left:np.ndarray,   # `(p,)` item numbers
     right:np.ndarray,  # `(p,)` item numbers
@@ -106,8 +114,14 @@ def find_clusters(
     "Entities as connected components of the positive pairs."
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
-    yes = np.asarray(label) == 1
-    graph = sparse.coo_matrix((np.ones(yes.sum()), (np.asarray(left)[yes], np.asarray(right)[yes])), (n, n))
+    if n < 1: raise InputError(f"{n} items: one or more were wanted")
+    left, right = (check_column(some, "pairs", np.int64) for some in (left, right))
+    yes = check_column(label, "labels", rows=len(left)) == 1
+    both = np.concatenate([left, right])
+    if len(left) != len(right) or ((both < 0) | (both >= n)).any():
+        raise InputError(f"pairs: {len(left)} left and {len(right)} right sides; as many, numbers below {n}, "
+                         "were wanted")
+    graph = sparse.coo_matrix((np.ones(yes.sum()), (left[yes], right[yes])), (n, n))
     return connected_components(graph, directed=False)[1]
 
 def split_by_cluster(
@@ -121,7 +135,10 @@ def split_by_cluster(
     never:Iterable[tuple[int, int]] = (),                 # Pairs that are no negatives, such as doubtful ones
 )->dict[str, pd.DataFrame]:                               # Of each part: left, right, label, drawn (or not)
     "Pairs whose entities stay on one side, negatives drawn anew to the whole's share of positives."
-    left, right, label = np.asarray(left), np.asarray(right), np.asarray(label)
+    left, right = (check_column(some, "pairs", np.int64) for some in (left, right))
+    label = check_column(label, "labels", rows=len(left))
+    if not len(label) or not np.isin(label, (0, 1)).all(): raise InputError("labels: 0 and 1 were wanted")
+    label = label.astype(int)
     if not 0 < label.mean() < 1: raise InputError("pairs of one class only; both were wanted")
     cluster = find_clusters(left, right, label, n)
     split, rng, parts = split_by_group(cluster, shares, seed), np.random.default_rng(seed), {}
@@ -151,7 +168,8 @@ def draw_negatives(
     "Random pairs of different entities, none twice."
     taken, new = {frozenset(pair) for pair in taken}, []                   # whichever side comes first
     first = np.zeros((0, 2), dtype=int) if first is None else rng.permutation(first)
-    anything = ((rng.choice(lefts), rng.choice(rights)) for _ in range(50*max(count, 0)))
+    tries = 50*max(count, 0) if len(lefts) and len(rights) else 0
+    anything = ((rng.choice(lefts), rng.choice(rights)) for _ in range(tries))
     for pair in chain(first, anything):
         if len(new) >= count: break
         pair = int(pair[0]), int(pair[1])
@@ -160,7 +178,7 @@ def draw_negatives(
         new.append(pair)
     return np.array(new, dtype=np.int64).reshape(-1, 2)
 
-# %% ../nbs/1_foundations/12_splits.ipynb #0b5ce77f
+# %% ../nbs/1_foundations/12_splits.ipynb #ef40f35f
 @dataclass(frozen=True)
 class Leak:
     "One way in which the test part is known from training."
@@ -182,6 +200,9 @@ def find_text_leaks(
     from matchbook.encoders import TfidfEncoder, clean_text, words
     from matchbook.neighbours import join_near
     train, test = list(train), list(test)
+    for name, some in (("train", train), ("test", test)):
+        wrong = next((row for row, text in enumerate(some, 1) if not isinstance(text, str)), None)
+        if wrong: raise InputError(f"{name}, row {wrong}: {some[wrong - 1]!r}; a text was wanted")
     if not train or not test: raise InputError("texts on both sides of the split were wanted")
     known = {clean_text(text) for text in train}
     same = np.array([clean_text(text) in known for text in test])
@@ -194,7 +215,9 @@ def find_group_leaks(
     test:np.ndarray,   # Groups of the test rows
 )->list[Leak]:         # `group`
     "Test rows whose group training has."
-    return [_leak("group", np.isin(np.asarray(test), np.asarray(train)))]
+    code = number_groups([*check_column(train, "groups of train"), *check_column(test, "groups of test")])
+    rows = len(code) - len(test)
+    return [_leak("group", np.isin(code[rows:], code[:rows]))]
 
 def find_pair_leaks(
     train:pd.DataFrame,  # Columns left, right

@@ -1,4 +1,4 @@
-// The book's own behaviour: tables that sort, commands that copy. Everything reads without it.
+// The book's own behaviour: tables that sort and copy, commands that copy. Everything reads without it.
 (() => {
   "use strict";
   const number = /^[-+−]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?(?=$|[\s%±[(/×])/i;
@@ -51,22 +51,67 @@
     });
   });
 
+  // a button that copies; where that is not allowed, it marks the place, ready for Ctrl+C
+  const offer = (label, name, write, place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = label;
+    if (name) button.setAttribute("aria-label", name);
+    button.addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(write()); button.textContent = "copied"; }
+      catch (error) { getSelection().selectAllChildren(place); button.textContent = "selected"; }
+      setTimeout(() => { button.textContent = label; }, 1500);
+    });
+    return button;
+  };
+
+  // lines of cells; a cell that spans several places stands in each of them
+  const lines = (rows) => {
+    const grid = [...rows].map(() => []);
+    [...rows].forEach((row, r) => [...row.cells].forEach((cell) => {
+      let c = 0;
+      while (grid[r][c]) c += 1;
+      for (let down = 0; down < cell.rowSpan && grid[r + down]; down += 1)
+        for (let right = 0; right < cell.colSpan; right += 1) grid[r + down][c + right] = cell;
+    }));
+    return grid;
+  };
+  const flat = (cell) => text(cell).replace(/\s+/g, " ");
+  const writeCsv = (table) => lines(table.rows).map((line) => line.map(flat)
+    .map((s) => (/[",]/.test(s) ? `"${s.replace(/"/g, '""')}"` : s)).join(",")).join("\r\n") + "\r\n";
+
+  const marked = (cell) => {
+    const words = flat(cell).replace(/\|/g, "\\|"), whole = (name) => [...cell.querySelectorAll(name)].find((one) => flat(one) === flat(cell));
+    if (words && whole("a[href]")) return `[${words}](${whole("a[href]").href})`;
+    return words && whole("code") ? `\`${words}\`` : words;
+  };
+  const writeMarkdown = (table) => {
+    const heads = table.tHead ? lines(table.tHead.rows) : [], body = lines([...table.rows].slice(heads.length));
+    const width = Math.max(...[...heads, ...body].map((line) => line.length));
+    const head = Array.from({ length: width }, (_, c) => [...new Set(heads.map((line) => line[c]))].filter(Boolean).map(marked).join(" ").trim());
+    const rule = head.map((_, c) => (table.dataset[`c${c}`] === "number" ? "--:" : "---"));
+    return [head, rule, ...body.map((line) => line.map(marked))].map((line) => `| ${line.join(" | ")} |\n`).join("");
+  };
+
   document.querySelectorAll("main .table-box td > code:only-child").forEach((code) => {
     const cell = code.parentElement, command = code.textContent.trim();
     if (!/\s/.test(command) || cell.textContent.trim() !== command) return;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "copy-command";
-    button.textContent = "copy";
-    button.setAttribute("aria-label", `Copy: ${command}`);
     cell.classList.add("command");
     cell.dataset.value = command;
-    cell.prepend(button);
-    button.addEventListener("click", async () => {
-      try { await navigator.clipboard.writeText(command); button.textContent = "copied"; }
-      catch (error) { getSelection().selectAllChildren(code); button.textContent = "selected"; }
-      setTimeout(() => { button.textContent = "copy"; }, 1500);
-    });
+    cell.prepend(offer("copy", `Copy: ${command}`, () => command, code));
+  });
+
+  // each table under itself, as it is sorted now: for a spreadsheet, and for a Markdown file
+  document.querySelectorAll("main .table-box").forEach((box) => {
+    const table = box.querySelector("table");
+    if (!table || !table.rows.length) return;
+    const tools = document.createElement("div");
+    tools.className = "table-tools";
+    tools.setAttribute("aria-live", "polite");
+    tools.append(offer("copy as CSV", "", () => writeCsv(table), table),
+                 offer("copy as Markdown", "", () => writeMarkdown(table), table));
+    box.after(tools);
   });
 
   // parts of the sidebar open by keyboard too

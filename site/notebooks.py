@@ -1,4 +1,5 @@
 """Runs the notebooks of the book: every one once, in place in a copy, each in a process of its own."""
+import base64
 import io
 import json
 import multiprocessing
@@ -154,13 +155,25 @@ def run_notebooks(
     return failures
 
 
+def shrink_picture(
+    data:str,  # A PNG in base64, as an output holds it
+)->str:        # The same, with at most 256 colours; as it was where that is not smaller
+    "What a chart needs of its picture: a palette instead of four bytes a pixel."
+    from PIL import Image
+    picture, file = Image.open(io.BytesIO(base64.b64decode(data))), io.BytesIO()
+    if picture.mode == "RGBA" and picture.getextrema()[3] != (255, 255): return data   # seen through
+    few = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(file, "PNG", optimize=True, dpi=picture.info.get("dpi"))
+    return min(base64.b64encode(file.getvalue()).decode(), data, key=len)
+
+
 def tidy_outputs(
     path:Path,          # A notebook that has been run
     flags:list[str],    # Directives of cells that were skipped
     build:Path,         # The build folder
     folder:Path = root, # The project
 )->list[str]:           # What must not be on a page, a line each
-    "Drop what was written to stderr, mark cells that were not run, look for what must not be on a page."
+    "Drop what went to stderr, shrink pictures, mark cells that were not run, look for what no page may show."
     notebook, trouble = read_notebook(path), []
     private = [re.escape(str(place)) for place in (Path.home(), folder, build) if len(str(place)) > 4]
     private += [re.escape(tempfile.gettempdir() + os.sep), r"/home/\w", r"/Users/\w"]
@@ -170,6 +183,8 @@ def tidy_outputs(
         if cell["cell_type"] != "code": continue
         cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
         for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data: data["image/png"] = shrink_picture(join_lines(data["image/png"]))
             shown = [v for kind, v in output.get("data", {}).items() if kind.startswith("text/")]
             text = "\n".join(map(join_lines, [output.get("text", ""), *shown]))
             for pattern, what in unwanted.items():

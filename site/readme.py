@@ -1,10 +1,23 @@
-"""Makes README.md from nbs/index.ipynb: its text, its code, its tables; links lead into the repository.
+"""Makes README.md from nbs/index.ipynb: text, code, tables, picture; links lead into the repository.
 
     python site/readme.py
 """
 import re
 
 from notebooks import join_lines, read_notebook, read_settings, root, say
+
+picture = "data/results/front.svg"   # What the one cell of the front page draws
+
+
+def draw_picture(
+    path,  # Where it goes
+):
+    "The picture of the front page, the same bytes for the same run files."
+    import matplotlib
+    matplotlib.use("agg")
+    from matchbook.runs import draw_headlines
+    with matplotlib.rc_context({"svg.hashsalt": "matchbook", "svg.fonttype": "none"}):
+        draw_headlines().savefig(path, metadata={"Date": None, "Creator": None})
 
 
 def make_readme(
@@ -14,6 +27,8 @@ def make_readme(
     settings, parts = read_settings(folder), []
     for cell in read_notebook(folder/"nbs"/"index.ipynb")["cells"]:
         text = join_lines(cell["source"])
+        alt = re.search(r"^#\| *fig-alt: *(.+)", text, flags=re.M)
+        if alt: parts.append(f"![{alt[1]}]({picture})")
         if re.search(r"^#\| *(hide|echo: *false)", text, flags=re.M): continue
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
     text = "\n\n".join(parts).replace("{{git_url}}", settings["git_url"])
@@ -22,6 +37,7 @@ def make_readme(
 
 
 if __name__ == "__main__":
+    draw_picture(root/picture)
     path, text = root/"README.md", make_readme()
     if not path.exists() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")

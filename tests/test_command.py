@@ -12,21 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from matchbook import cli, datasets
+from matchbook import datasets
 from matchbook.datasets import load
-from matchbook.runs import open_study, read_run
+from matchbook.runs import open_study, read_run, studies
 
 header = "posting_id,image,image_phash,title,label_group\n"
 good = "".join(f"p{i},i.jpg,{i//2:016x},title {i//2} of {i},{i//2}\n" for i in range(40))
-
-
-@pytest.fixture
-def call(capsys):
-    "Run a command line in this process: exit code, stdout, stderr."
-    def run(*words):
-        with pytest.raises(SystemExit) as stop: cli.main([str(word) for word in words])
-        return stop.value.code, *capsys.readouterr()
-    return run
 
 
 def check_refused(answer, message, out=None):
@@ -214,9 +205,8 @@ def test_json_is_json(call, tmp_path):
 @pytest.fixture
 def quick_rows(monkeypatch):
     "The study without the rows that take long; reproduce itself is the same for all."
-    from matchbook.products import match_sets
     rows = ("self-only", "exact-title", "image-hash", "tfidf-words", "tfidf-chars", "title-or-hash", "terms")
-    monkeypatch.setattr(match_sets, "study", replace(match_sets.study, models=rows))
+    monkeypatch.setitem(studies, "duplicates", replace(studies["duplicates"], models=rows))
 
 
 def test_reproduce_on_the_samples_says_the_same(call, tmp_path, quick_rows):
@@ -224,6 +214,25 @@ def test_reproduce_on_the_samples_says_the_same(call, tmp_path, quick_rows):
     rows = json.loads(out)
     assert code == 0 and len(rows) == len(open_study("duplicates").models)
     assert {row["verdict"] for row in rows} <= {"same", "within the spread"}
+
+
+def test_reproduce_names_the_machine_when_it_is_another_one(call, tmp_path, monkeypatch):
+    from matchbook.runs import describe_machine
+    recorded = tmp_path/"data"/"results"
+    words = ("--dataset", "shopee-sample", "--preset", "quick", "--model")
+    for model in ("self-only", "exact-title"): call("run", "duplicates", *words, model, "--out", recorded)
+    path, = recorded.rglob("self-only-*.json")
+    run = json.loads(path.read_text()) | {"machine": "a loom of 1804"}
+    path.write_text(json.dumps(run))
+    monkeypatch.chdir(tmp_path)
+    few = replace(studies["duplicates"], models=("self-only", "exact-title"))
+    monkeypatch.setitem(studies, "duplicates", few)
+    code, out, err = call("reproduce", "--study", "duplicates", "--samples", "--out", tmp_path/"a", "--json")
+    assert code == 0 and [row["another_machine"] for row in json.loads(out)] == ["a loom of 1804", ""]
+    assert f"this machine: {describe_machine()}" in err and "… same" in err
+    path.write_text(json.dumps(run | {"machine": describe_machine()}))
+    _, out, err = call("reproduce", "--study", "duplicates", "--samples", "--out", tmp_path/"b")
+    assert "loom" not in out and "this machine" not in err
 
 
 def test_reproduce_notices_another_figure(call, tmp_path, monkeypatch, quick_rows):
@@ -241,10 +250,32 @@ def test_reproduce_notices_another_figure(call, tmp_path, monkeypatch, quick_row
     assert code == 1 and verdicts["self-only"] == "different"
 
 
-def test_quick_commands_load_no_torch():
-    code = ("import sys; from matchbook.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-            "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules, "
-            "'a heavy library was loaded'")
-    for words in (["--help"], ["data"], ["--version"]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
-        assert done.returncode == 0, words
+quick = ["--help", "--version", "data", "data shopee-sample", "tables", "tables --json",
+         "audit table table.csv", "audit leaks texts.csv texts.csv --text title",
+         "audit threshold scores.csv", "audit seeds runs.csv --figure f1"]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    "A folder with the smallest files that the audits read."
+    folder = tmp_path_factory.mktemp("tables")
+    for name, text in {"table.csv": "model,accuracy,precision,recall,f1\na,.9,.8,.7,.75\n",
+                       "texts.csv": "title\nred shoes\n",
+                       "scores.csv": "score,label\n.1,0\n.9,1\n.4,0\n.6,1\n",
+                       "runs.csv": "model,seed,f1\na,0,.5\na,1,.6\nb,0,.4\nb,1,.5\n"}.items():
+        (folder/name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("words", quick)
+def test_quick_commands_load_no_torch(words, tables):
+    code = ("import sys; from matchbook.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as end:\n"
+            "    assert end.code in (0, 1), end.code\n"
+            "heavy = {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
+            "assert not heavy, f'{heavy} was loaded'")
+    results = Path(__file__).parent.parent/"data"/"results"
+    more = ["--results", str(results)] if words.startswith("tables") else []
+    done = subprocess.run([sys.executable, "-c", code, *words.split(), *more], capture_output=True, text=True,
+                          cwd=tables)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -322,7 +322,7 @@ def test_a_fingerprint_is_of_names_and_bytes(home):
 # Downloads, from a server of our own
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     "Answers with `pages`; a page set to `short` breaks off in the middle."
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -334,6 +334,7 @@ def server():
             self.end_headers()
             self.wfile.write(page)
         def log_message(self, *_): pass
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     server.pages, server.short, server.asked = {"/pairs.txt": good_pairs.encode()}, set(), []
     server.url = f"http://127.0.0.1:{server.server_port}"
@@ -370,7 +371,8 @@ def test_half_a_download_is_not_taken_for_the_whole(home, server):
     register(card_of("download", server.url, files=("pairs.txt", "more.txt")))
     with pytest.raises(InputError, match="could not download more.txt"): load("toy")
     server.pages["/more.txt"] = good_pairs.encode()
-    assert len(load("toy")) == 2 and server.asked == ["/pairs.txt", "/more.txt", "/more.txt"]
+    assert len(load("toy")) == 2 and server.asked[:2] == ["/pairs.txt", "/more.txt"]
+    assert server.asked.count("/pairs.txt") == 1
     assert download(datasets.cards["toy"], home/"cache"/"data") == home/"cache"/"data"/"toy"
 
 

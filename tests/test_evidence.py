@@ -1,17 +1,18 @@
 "The audit: what is impossible is flagged, what can be true is not, and every refusal names its place."
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from matchbook import cli
 from matchbook.datasets import InputError
-from matchbook.evidence import (Finding, Printed, Report, anything, change_mates, change_order, change_sides,
-                                check_invariance, check_leaks, check_seeds, check_table, check_threshold,
-                                count_matrices, implied_share, metrics, read_figures, read_part,
-                                read_printed_table, show_report, smallest_visible)
+from matchbook.evidence import (Finding, Printed, Report, anything, bound_mean_f1, change_mates,
+                                change_order, change_sides, check_invariance, check_leaks, check_seeds,
+                                check_table, check_threshold, count_matrices, implied_share, metrics,
+                                read_figures, read_part, read_printed_table, show_report,
+                                smallest_visible)
 from matchbook.runs import claims_table
 
 root = Path(__file__).parent.parent
@@ -188,6 +189,99 @@ def test_missing_cells_leave_what_can_be_said(tmp_path):
     assert "give an F1 of 0.7450 to 0.7550" in found[1].said
 
 
+# Areas and averages
+
+def draw_classes(rng, classes):
+    "What a table may print of a test part with some classes: all averages, as scikit-learn counts them."
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_fscore_support
+    truth = rng.choice(classes, 200, p=rng.dirichlet(np.ones(classes)))
+    said = np.where(rng.random(200) < rng.random(), truth, rng.choice(classes, 200))
+    found = {"accuracy": accuracy_score(truth, said)}
+    for kind in ("macro", "micro", "weighted"):
+        three = precision_recall_fscore_support(truth, said, average=kind, zero_division=0)[:3]
+        found |= {f"{kind} {name}": one for name, one in zip(("precision", "recall", "F1"), three)}
+    if set(said) <= set(truth): found["balanced accuracy"] = balanced_accuracy_score(truth, said)
+    return found
+
+
+def test_averages_that_were_counted_are_not_flagged_and_wrong_ones_are():
+    rng, flagged = np.random.default_rng(8), []
+    for number in range(150):
+        found, digits = draw_classes(rng, int(rng.integers(2, 9))), 2 + number % 3
+        def print_table(figures, digits=digits):
+            return pd.DataFrame([{name: f"{one:.{digits}f}" for name, one in figures.items()}])
+        classes = None if number % 2 else 3 if "balanced accuracy" in found else 9
+        assert not check_table(print_table(found), classes=classes).wrong, found
+        for name in ("micro F1", "weighted recall"):
+            changed = print_table(found | {name: found[name] - .1 if found[name] > .5 else found[name] + .1})
+            assert check_table(changed, classes=9).wrong
+            told = check_table(changed[["accuracy", name]]).findings
+            assert [one.mark for one in told] == ["look"]        # for a row may have several labels
+        high = 2*found["macro precision"]*found["macro recall"]/(
+            found["macro precision"] + found["macro recall"])
+        if high < .95:
+            changed = found | {"macro F1": high + .04}
+            flagged.append(check_table(print_table(changed)).wrong)
+    assert len(flagged) > 100 and all(flagged)
+
+
+def test_bounds_of_mean_f1_hold_and_are_reached():
+    rng = np.random.default_rng(9)
+    for _ in range(300):
+        p, r = rng.random((2, int(rng.integers(1, 6))))
+        if rng.random() < .3: p, r = p.round(), r.round()
+        f1 = np.divide(2*p*r, p + r, out=np.zeros_like(p), where=p + r > 0).mean()
+        low, high = bound_mean_f1(*(Printed(one.mean(), one.mean(), 0) for one in (p, r)))
+        assert low - 1e-9 <= f1 <= high + 1e-9
+        if set(p) | set(r) <= {0, 1} and not ((p == 0) & (r == 0)).any(): assert f1 == pytest.approx(low)
+
+
+def test_areas_that_were_measured_are_not_flagged_and_impossible_ones_are():
+    from sklearn.metrics import (accuracy_score, balanced_accuracy_score, f1_score, precision_score,
+                                 recall_score, roc_auc_score)
+    rng, seen = np.random.default_rng(10), 0
+    for number in range(150):
+        truth = (rng.random(int(rng.integers(20, 400))) < rng.uniform(.1, .9)).astype(int)
+        score = rng.normal(truth*rng.normal(1, 1), 1)
+        if number % 5 == 0: score = score.round()                # ties
+        said = score >= rng.normal(.5, .7)
+        if len({*truth}) < 2 or not (said & (truth == 1)).any(): continue
+        digits = 2 + number % 3
+        figures = {"accuracy": accuracy_score, "precision": precision_score, "recall": recall_score,
+                   "f1": f1_score, "balanced accuracy": balanced_accuracy_score}
+        values = {name: measure(truth, said) for name, measure in figures.items()}
+        values |= {"macro f1": f1_score(truth, said, average="macro"), "auc": roc_auc_score(truth, score)}
+        lost = set(rng.choice(list(metrics), int(rng.integers(0, 2)), replace=False))
+        table = {name: f"{one:.{digits}f}" for name, one in values.items() if name not in lost}
+        table = pd.DataFrame([table])
+        found = check_table(table, classes=2)
+        assert not found.wrong, (values, found)
+        if lost: continue
+        false = (said & (truth == 0)).sum()/(truth == 0).sum()
+        for area in (values["recall"]*(1 - false) - .1, 1 - false*(1 - values["recall"]) + .1):
+            if not .02 < area < .98: continue
+            assert check_table(table.assign(auc=f"{area:.{digits}f}"), share=f"{truth.mean():.4f}").wrong
+            seen += 1
+    assert seen > 50
+
+
+@pytest.mark.parametrize("head,row,how,mark", [
+    ("model,AUC", "a,0.43", {}, "look"), ("model,AUC", "a,1.00", {}, "look"),
+    ("model,AUC", "a,0.5", {}, "fine"),
+    ("model,PR-AUC", "a,0.20", {"share": ".4"}, "look"), ("model,PR-AUC", "a,0.20", {}, "fine"),
+    ("model,AUROC (%)", "a,43.1", {}, "look"), ("model,accuracy,Mi-F1", "a,.80,.70", {}, "look"),
+    ("model,accuracy,Mi-F1", "a,.80,.70", {"classes": 4}, "wrong"),
+    ("model,macro recall,balanced accuracy", "a,.80,.70", {}, "wrong"),
+    ("model,accuracy,P,R,balanced accuracy", "a,.90,.90,.90,.60", {"classes": 2, "share": ".5"}, "wrong"),
+    ("model,accuracy,P,R,balanced accuracy", "a,.90,.90,.90,.60", {"share": ".5"}, "fine"),
+    ("model,precision,recall,F1", "a,.60,.70,.50", {"average": "macro"}, "fine"),
+    ("model,precision,recall,F1", "a,.60,.70,.50", {"average": "micro"}, "wrong")])
+def test_what_can_be_judged_is_judged_and_the_rest_is_told(tmp_path, head, row, how, mark):
+    (tmp_path/"t.csv").write_text(f"{head}\n{row}\n")
+    marks = [one.mark for one in check_table(read_printed_table(tmp_path/"t.csv"), **how).findings]
+    assert max(marks, key=["fine", "look", "wrong"].index) == mark
+
+
 @pytest.mark.parametrize("name,text,said", [
     ("t.md", "# no table\n", "no table in it"),
     ("t.md", "| a | b |\n|---|---|\n| 1 |\n", "line 3: 1 cells under 2"),
@@ -222,7 +316,8 @@ def test_leaks_are_found_by_the_columns_there_are(tmp_path):
     assert not check_leaks(train, test.assign(Group=["c", "d"], Title=["snow", "sun"])).wrong
     with pytest.raises(InputError, match="no column named 'titel'; did you mean 'Title'"):
         check_leaks(train, test, {"text": "titel"})
-    with pytest.raises(InputError, match="test have id; a pair"): check_leaks(train[["id"]], test[["id"]])
+    with pytest.raises(InputError, match="train has id and test has id; in both a pair"):
+        check_leaks(train[["id"]], test[["id"]])
     with pytest.raises(InputError, match="a file in .csv"): read_part(tmp_path/"x.doc")
 
 
@@ -313,6 +408,28 @@ def test_the_published_lstm_is_flagged_where_it_reads_padding_and_not_alone(tmp_
     assert report(padded=True).wrong and not report().wrong
 
 
+def test_published_pair_fusion_is_flagged_by_its_top_and_the_books_own_is_not(audit, tmp_path):
+    from dataclasses import replace
+
+    from matchbook.clickbait.pair_fusion import PairFusion
+    from matchbook.clickbait.videos import read_promise
+    videos, _ = read_promise("videos-sample")
+    train, valid = (videos[videos.part == part] for part in ("train", "valid"))
+    short = replace(PairFusion.as_published.training, epochs=1)
+    for name, config, padded, code in (
+            ("top", replace(PairFusion.as_published, pool="top-norm", training=short), True, 1),
+            ("attention", replace(PairFusion.as_published, training=short), True, 0),
+            ("ours", replace(PairFusion.as_published, pool="top-norm", training=short), False, 0),
+            ("best", replace(PairFusion.quick, numbers=False), False, 0)):
+        PairFusion(config).fit(train, valid).save(tmp_path/name)
+        left, out, _ = audit("invariance", tmp_path/name, "--data", "videos-sample", "--rows", 60,
+                            *(["--padded"] if padded else []))
+        assert left == code, (name, out)
+        if code: assert re.search(r"wrong +\S+, batch mates", out)
+    left, _, err = audit("invariance", tmp_path/"best", "--data", "videos-sample", "--padded")
+    assert left == 2 and "published networks alone" in err
+
+
 def test_a_score_that_is_no_number_is_flagged():
     rows = np.ones((4, 2))
     calls = iter([np.zeros(4), np.array([0, np.nan, 0, 0])])
@@ -322,53 +439,114 @@ def test_a_score_that_is_no_number_is_flagged():
 # The command
 
 @pytest.fixture
-def call(capsys):
-    def run(*words):
-        with pytest.raises(SystemExit) as stop: cli.main(["audit", *(str(word) for word in words)])
-        return stop.value.code, *capsys.readouterr()
-    return run
+def audit(call): return lambda *words: call("audit", *words)
 
 
-def test_the_command_leaves_by_what_it_found(call, tmp_path):
+def test_the_command_leaves_by_what_it_found(audit, tmp_path):
     good, bad = ("accuracy,precision,recall,f1\n0.80,0.75,0.75,0.75\n" + end
                  for end in ("", "0.80,0.75,0.75,0.80\n"))
     for text, code in ((good, 0), (bad, 1)):
         (tmp_path/"t.csv").write_text(text)
-        left, out, err = call("table", tmp_path/"t.csv", "--html", tmp_path/"t.html")
+        left, out, err = audit("table", tmp_path/"t.csv", "--html", tmp_path/"t.html")
         assert left == code and "Traceback" not in err and "taken for granted" in err
         assert ("wrong</td>" in (tmp_path/"t.html").read_text()) == bool(code)
-        left, out, _ = call("table", tmp_path/"t.csv", "--json")
+        left, out, _ = audit("table", tmp_path/"t.csv", "--json")
         assert left == code and json.loads(out)["wrong"] == bool(code)
-    assert call("table", tmp_path/"none.csv")[0] == 2
-    assert call("table", tmp_path/"t.csv", "--f1", "nothing")[0] == 2
+    assert audit("table", tmp_path/"none.csv")[0] == 2
+    assert audit("table", tmp_path/"t.csv", "--f1", "nothing")[0] == 2
 
 
-def test_thresholds_and_seeds_by_the_command(call, tmp_path):
+@pytest.mark.parametrize("text,words,code,said", [
+    ("model,accuracy,precision,recall,F1\na,0.80,0.75,,0.75\nb,,,,\n", [], 0, "5 empty cells could hold"),
+    ("model,accuracy,F1\na,0.80,0.75\nb,79.1,70.2\n", [], 2, "row 2 is a percentage and row 1 a fraction"),
+    ("model,accuracy,F1\na,80%,75%\nb,0.791,0.702\n", [], 0, "one test part"),
+    ("Modell;Genauigkeit;Trefferquote\na;0,80;0,75\n", [], 2, "Modell, Genauigkeit, Trefferquote; name"),
+    ("Modell;Genauigkeit;Trefferquote\na;0,80;0,75\n",
+     ["--accuracy", "Genauigkeit", "--recall", "Trefferquote"], 0, "of the positive class"),
+    ("Modell,Makro\na,0.8\n", ["--column", "macro_f1=Makro", "--column", "roc_auc=Makro"], 0, "all classes"),
+    ("Modell,Makro\na,0.8\n", ["--column", "Makro"], 2, "figure=COLUMN was wanted"),
+    ("Modell,Makro\na,0.8\n", ["--column", "makro_f1=Makro"], 2, "did you mean 'macro_f1'"),
+    ("model,accuracy,F1\na,0.8\n", [], 2, "line 2: 2 fields, but the header has 3"), ("", [], 2, "is empty"),
+    ("model,P,R,F1\na,.6,.7,.5\n", ["--average", "middle"], 2, "no average named 'middle'")])
+def test_bad_tables_leave_one_line_or_an_assumption(audit, tmp_path, text, words, code, said):
+    (tmp_path/"t.csv").write_text(text)
+    left, out, err = audit("table", tmp_path/"t.csv", *words)
+    assert left == code and said in err and "Traceback" not in err
+    if code == 2: assert out == "" and err.count("\n") == 1
+
+
+def test_parts_of_different_columns_leave_one_line_or_an_assumption(audit, tmp_path):
+    texts = {"a": "title,group\nsun,1\n", "b": "title,views\nrain,7\n", "c": "id1,id2\n1,2\n"}
+    for name, text in texts.items(): (tmp_path/f"{name}.csv").write_text(text)
+    left, out, err = audit("leaks", tmp_path/"a.csv", tmp_path/"b.csv")
+    assert left == 0 and "columns of one part alone are not looked at: group, views" in err
+    left, out, err = audit("leaks", tmp_path/"a.csv", tmp_path/"c.csv")
+    assert left == 2 and out == "" and err.count("\n") == 1
+    assert "train has title, group and c.csv has id1, id2" in err
+    left, _, err = audit("leaks", tmp_path/"a.csv", tmp_path/"b.csv", "--group", "group")
+    assert left == 2 and "b.csv: no column named 'group'" in err
+
+
+def test_thresholds_and_seeds_by_the_command(audit, tmp_path):
     rng = np.random.default_rng(7)
     label = (rng.random(500) < .4).astype(int)
     pd.DataFrame({"score": rng.normal(label, 1), "label": label}).to_csv(tmp_path/"s.csv", index=False)
-    assert call("threshold", tmp_path/"s.csv")[0] == 1
-    assert call("threshold", tmp_path/"s.csv", "--at", ".9")[0] == 0
+    assert audit("threshold", tmp_path/"s.csv")[0] == 1
+    assert audit("threshold", tmp_path/"s.csv", "--at", ".9")[0] == 0
     (tmp_path/"s.csv").write_text("score,label\n0.5,1\nhigh,0\n")
-    code, out, err = call("threshold", tmp_path/"s.csv")
+    code, out, err = audit("threshold", tmp_path/"s.csv")
     assert code == 2 and out == "" and "s.csv, row 2, column score: 'high'" in err
     runs = root/"data"/"results"/"runs"/"pairs"/"abt-buy"
-    code, out, _ = call("seeds", runs, "--figure", "f1", "--json")
+    code, out, _ = audit("seeds", runs, "--figure", "f1", "--json")
     assert code in (0, 1) and len(json.loads(out)["findings"]) > 3
-    assert "did you mean 'pr_auc'" in call("seeds", runs, "--figure", "prauc")[2]
+    assert "did you mean 'pr_auc'" in audit("seeds", runs, "--figure", "prauc")[2]
 
 
-def test_a_saved_model_is_looked_at_by_the_command(call, tmp_path):
+def test_a_saved_model_is_looked_at_by_the_command(audit, tmp_path):
     from matchbook.products.listings import read_pair_parts
     from matchbook.products.pair_mlp import PairMLP, SymmetricPairMLP
     parts, _ = read_pair_parts("ozon-sample")
     for kind, code in ((PairMLP, 1), (SymmetricPairMLP, 0)):
         kind(kind.quick).fit(parts.train, parts.valid).save(tmp_path/kind.__name__)
-        assert call("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40)[0] == code
-    assert "holds no model.json" in call("invariance", tmp_path, "--data", "ozon-sample")[2]
+        assert audit("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40)[0] == code
+    assert "holds no model.json" in audit("invariance", tmp_path, "--data", "ozon-sample")[2]
+    path = tmp_path/"PairMLP"/"model.json"                       # as another version of the book wrote it
+    saved = json.loads(path.read_text())
+    for change in ({"config": saved["config"] | {"spin": .5}}, {"kind": "pair-mlp-2"}):
+        path.write_text(json.dumps(saved | change))
+        code, out, err = audit("invariance", tmp_path/"PairMLP", "--data", "ozon-sample")
+        assert code == 2 and out == "" and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+        assert "spin" in err or "pair-mlp-2" in err
 
 
 def test_a_page_shows_findings_and_nothing_else_runs():
     page = show_report(Report("<b>", (Finding("a&b", "<script>", True),), ("all",)))
     assert "&lt;script&gt;" in page and "<script" not in page and "http" not in page
     assert Printed(.1, .2, .01).move(2).low == pytest.approx(.12)
+
+
+def test_held_out_edges_are_found_in_either_direction_and_short_ways_between_their_ends(audit, tmp_path):
+    rng = np.random.default_rng(0)
+    for case in range(40):
+        n = int(rng.integers(4, 9))
+        train, test = (pd.DataFrame(rng.integers(0, n, (int(rng.integers(1, 14)), 2)).astype(str),
+                                    columns=["source", "target"]) for _ in range(2))
+        known = {frozenset(edge) for edge in train.to_numpy().tolist()}
+        nodes = {end for edge in known for end in edge}
+        beside = {node: {other for edge in known if node in edge for other in edge - {node}}
+                  for node in nodes}
+        edges = [frozenset(edge) for edge in test.to_numpy().tolist()]
+        wanted = {"repeated edge": sum(edge in known for edge in edges),
+                  "common neighbour": sum(bool(set.intersection(*(beside.get(end, set()) for end in edge)))
+                                          for edge in edges if len(edge) == 2 and edge not in known),
+                  "unknown end": sum(not edge <= nodes for edge in edges)}
+        found = {one.where.split(", ")[1]: one for one in check_leaks(train, test).findings}
+        assert {name: one.figures["count"] for name, one in found.items()} == wanted, case
+        assert [name for name, one in found.items() if one.wrong] == (
+            ["repeated edge"] if wanted["repeated edge"] else [])
+    pd.DataFrame({"a": ["1", "2"], "b": ["2", "3"]}).to_csv(tmp_path/"train.csv", index=False)
+    pd.DataFrame({"a": ["2", "1"], "b": ["1", "3"]}).to_csv(tmp_path/"test.csv", index=False)
+    code, out, _ = audit("leaks", tmp_path/"train.csv", tmp_path/"test.csv", "--edges", "--left", "a",
+                        "--right", "b", "--json")
+    assert code == 1 and [one["figures"]["count"] for one in json.loads(out)["findings"]] == [1, 1, 0]
+    assert audit("leaks", tmp_path/"train.csv", tmp_path/"test.csv", "--edges")[0] == 2

@@ -370,3 +370,23 @@ def test_a_mean_alone_is_that_of_one_judge(parts):
     found = target_columns(blank, FineTuneConfig())
     np.testing.assert_allclose(found["votes"] @ steps.numpy(), blank.mean, atol=1e-6)
     assert (found["class"] == blank.label).all() and ((found["votes"] > 1e-6).sum(1) <= 2).all()
+
+
+def test_adapters_leave_the_base_as_it_is_learn_and_are_saved_alone(bases, parts, tmp_path):
+    config = tiny(bases["bert"], tuning="adapters", rank=5)
+    model = FineTuned(config, 0).fit(*parts[:2])
+    before = dict(open_model(bases["bert"])[1].named_parameters())
+    for name, weight in model.network_.encoder.named_parameters():
+        if ".adapter." not in name: assert torch.equal(weight, before[name]), name
+    width, layers, head = 32, 2, 33*5
+    assert model.parameters["trained"] == 2*layers*(2*width*5 + 5 + width) + head
+    assert any(weight.abs().max() > 1e-3 for name, weight in model.network_.encoder.named_parameters()
+               if name.endswith("adapter.up.weight"))
+    folder = model.save(tmp_path/"model")
+    np.testing.assert_array_equal(FineTuned.load(folder).score(parts[2]), model.score(parts[2]))
+    assert (folder/"weights.safetensors").stat().st_size < 4*model.parameters["trained"] + 4096
+
+
+def test_adapters_in_a_family_whose_layers_are_not_known_are_refused(bases, parts):
+    with pytest.raises(InputError, match="no layers known of a 'mistral' encoder"):
+        FineTuned(tiny(bases["mistral"], tuning="adapters"), 0).fit(*parts[:2])

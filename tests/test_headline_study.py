@@ -13,9 +13,10 @@ import pytest
 from test_fine_tuning import make_base, make_posts, tiny
 
 from matchbook.clickbait.fine_tuning import FineTuned
+from matchbook.bundles import open_model
 from matchbook.clickbait.headline_study import (EnsembleConfig, EnsembleHeadlines, draw_thresholds,
-                                                mix_strengths, open_headline_bundle, open_headline_model,
-                                                rows, score_posts, study, take_few, time_padding,
+                                                mix_strengths, open_headline_model,
+                                                rows, study, take_few, time_padding,
                                                 worst_posts)
 from matchbook.clickbait.headlines import LinearHeadlines, MajorityHeadlines, read_headline_parts
 from matchbook.cli import main
@@ -42,7 +43,7 @@ def call(capsys, *words):
 
 def test_the_study_is_found_and_has_these_rows():
     assert open_study("headlines") is study and list(study.models) == [*rows] == [
-        "majority", "tfidf-linear", "frozen-encoder", "bert", "lora", "dora", "qlora", "ensemble"]
+        "majority", "tfidf-linear", "frozen-encoder", "bert", "lora", "adapters", "dora", "qlora", "ensemble"]
 
 
 def test_every_row_opens_at_every_preset_it_has():
@@ -156,7 +157,7 @@ def test_an_ensemble_is_what_its_members_say(ensemble, tmp_path):
     np.testing.assert_allclose(ensemble.score(test), ensemble.weights_ @ said, atol=1e-6)
     tuned = ensemble.members_[2:]
     assert abs(tuned[0].score(test) - tuned[1].score(test)).max() > 1e-4          # seeds of their own
-    again = open_headline_bundle(ensemble.save(tmp_path))
+    again = open_model(ensemble.save(tmp_path))
     for a, b in zip(again.judge(test), ensemble.judge(test)): np.testing.assert_array_equal(a, b)
 
 
@@ -182,16 +183,9 @@ def test_the_command_learns_keeps_and_scores(capsys, tmp_path):
     assert (code, out) == (0, "") and len((tmp_path/"scores.jsonl").read_text().splitlines()) == 200
 
 
-def test_a_csv_can_be_scored(tmp_path, parts):
-    model = MajorityHeadlines().fit(parts.train, parts.valid).save(tmp_path/"model")
-    (tmp_path/"mine.csv").write_text("id,text\na,Rain\nb,\n")
-    found = [json.loads(line) for line in score_posts(model, tmp_path/"mine.csv").splitlines()]
-    assert [one["id"] for one in found] == ["a", "b"]
-
-
 @pytest.mark.parametrize("make,message", [
     (lambda at: (at, at/"posts.jsonl"), "holds no model.json"),
-    (lambda at: (write(at, '{"kind": "pair-mlp"}'), at/"posts.jsonl"), "'pair-mlp'; these can score"),
+    (lambda at: (write(at, '{"kind": "heco"}'), at/"posts.jsonl"), "which reads graphs; a model of"),
     (lambda at: (write(at, '{"no": 1}'), at/"posts.jsonl"), "names no kind"),
     (lambda at: (write(at, '{"kind": "majority-headlines"}'), at/"posts.jsonl"), "is damaged"),
     (lambda at: (keep(at), at/"nowhere.jsonl"), "no such file"),

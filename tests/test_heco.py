@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import math
+import mmap
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from matchbook.papers.graph import (
     describe_pairs,
     make_graph,
     read_heco,
+    write_tables,
 )
 from matchbook.papers.heco import (
     HeCo,
@@ -46,6 +48,7 @@ from matchbook.papers.heco import (
     scale_rows,
     spread_parts,
     study,
+    take_columns,
     train_probes,
     turn_pairs,
     unit_rows,
@@ -676,3 +679,81 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_targets(graph):
     assert loss.end_epoch()["loss"] == pytest.approx(sum(a*n for a, n in losses)/360)
     one = float(loss(network, next(iter(batches)))[0].detach())
     assert loss.end_epoch()["loss"] == pytest.approx(one)                # nothing is left of the epoch before
+
+
+# Tables that stay on disk.
+
+def list_numbers(part):
+    "All tensors of some views, one after another."
+    if isinstance(part, dict): part = list(part.values())
+    if isinstance(part, SparseTable): part = part.table
+    if isinstance(part, (list, tuple)): return [one for some in part for one in list_numbers(some)]
+    if isinstance(part, torch.Tensor) and part.layout == torch.sparse_csr:
+        return [part.crow_indices(), part.col_indices(), part.values()]
+    return [part] if isinstance(part, torch.Tensor) else []
+
+
+def is_mapped(array):
+    "Whether an array is a file's."
+    while array is not None and not isinstance(array, mmap.mmap): array = getattr(array, "base", None)
+    return array is not None
+
+
+@pytest.mark.parametrize("config", [
+    HeCo.paper, HeCo.best, HeCo.quick, dataclasses.replace(HeCo.paper, features="all", cuts=PathCuts(top=5)),
+    dataclasses.replace(HeCo.best, rebuild=1., paths=("paper-author-paper",))])
+def test_batches_out_of_files_are_those_out_of_memory(graph, config, tmp_path):
+    memory = Reader(graph, config)
+    mapped = Reader.load(memory.save(tmp_path), config)
+    assert mapped.shapes == memory.shapes and mapped.counts == memory.counts and mapped.n == graph.n
+    for epoch in range(2):
+        for one, other in zip(ViewBatches(memory, 50, 3, epoch), ViewBatches(mapped, 50, 3, epoch)):
+            first, second = (list_numbers(list(vars(views).values())) for views in (one, other))
+            assert len(first) == len(second) > 10
+            assert all(torch.equal(a, b) for a, b in zip(first, second))
+    tables = [*mapped.paths, *mapped.links.values(), mapped.positives, *mapped.features.values()]
+    for table in tables + ([] if mapped.parts is None else [mapped.parts]):
+        for one in (table.indptr, table.indices, table.data) if sparse.issparse(table) else [table]:
+            assert is_mapped(one)
+
+
+def test_training_out_of_files_gives_the_same_bits(graph, tmp_path):
+    config = dataclasses.replace(short, batch=90)
+    usual = HeCo(config).fit(graph)
+    reader = Reader.load(Reader(graph, config).save(tmp_path), config)
+    model = HeCo(config).fit(reader)
+    assert (model.embed(reader) == usual.embed(graph)).all() and model.weigh(reader) == usual.weigh(graph)
+    with pytest.raises(InputError, match="made with other settings"): HeCo(short).fit(reader)
+
+
+@pytest.mark.parametrize("field,value", [
+    ("features", "all"), ("paths", ("paper-author-paper",)), ("parts", 9), ("cuts", PathCuts(top=3)),
+    ("pos_num", 3), ("rule", "kinds")])
+def test_what_was_made_ready_otherwise_is_refused(graph, field, value, tmp_path):
+    Reader(graph, short).save(tmp_path)
+    Reader.load(tmp_path, dataclasses.replace(short, width=3, batch=7, samples=(2,)))      # these are free
+    with pytest.raises(InputError, match=f"made with {field} = "):
+        Reader.load(tmp_path, dataclasses.replace(short, **{field: value}))
+
+
+def test_tables_that_changed_or_are_something_else_are_refused(graph, tmp_path):
+    with pytest.raises(InputError, match="holds no tables.json"): Reader.load(tmp_path, HeCo.paper)
+    Reader(graph, HeCo.paper).save(tmp_path)
+    path = sorted(tmp_path.glob("*.npy"))[0]
+    kept = path.read_bytes()
+    for content in (kept[:-1], kept[:-1] + b"?", b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is not the file"): Reader.load(tmp_path, HeCo.paper)
+    path.unlink()
+    with pytest.raises(InputError, match="is not the file"): Reader.load(tmp_path, HeCo.paper)
+    write_tables({"a": np.eye(2)}, tmp_path/"other", {"kind": "cake"})
+    with pytest.raises(InputError, match="tables of kind 'cake'"): Reader.load(tmp_path/"other", HeCo.paper)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_taken_columns_are_those_of_the_table(seed):
+    rng = np.random.default_rng(seed)
+    strip = sparse.random(6, 40, rng.choice([0., .1, .6]), format="csr", random_state=seed)
+    columns = np.flatnonzero(rng.random(40) < .4) if seed else np.arange(1)
+    found = take_columns(strip, columns)
+    assert found.shape == (6, len(columns)) and (found.toarray() == strip.toarray()[:, columns]).all()

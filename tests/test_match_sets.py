@@ -8,14 +8,15 @@ from scipy import sparse
 from matchbook.datasets import InputError
 from matchbook.encoders import TfidfEncoder
 from matchbook.measures import Ranked, row_scores
-from matchbook.neighbours import Index, build_index, index_kinds, join
+from matchbook.neighbours import Index, build_index, join, saved_kinds
+from matchbook.products import match_sets
 from matchbook.products.listings import read_listings, split_listings
 from matchbook.products.match_sets import (MatchSets, MatchSetsConfig, SizeRule, blend_vectors,
                                            cluster_scores,
                                            count_matches, count_neighbours, floor_for_neighbours, keep_mutual,
                                            lift_best, list_steps, measure_growth, measure_steps,
                                            open_settings,
-                                           run_index_join, threshold_for_matches)
+                                           run_index_join, run_index_shards, threshold_for_matches)
 from matchbook.products.pair_judge import (PairJudge, PairJudgeConfig, cut_catalogues, describe_space,
                                            describe_titles, propose_pairs)
 
@@ -186,6 +187,26 @@ def test_growth_chooses_nothing_on_test(whole, parts):
     assert [point["rows"] for point in first][1:] == [120, 240] and first[0]["rows"] <= 60
 
 
+def test_a_space_is_trained_once_for_rows_of_one_seed(parts, monkeypatch):
+    from matchbook.products.char_word_lstm import CharWordLSTM
+    train, valid, test = parts[2]
+    fits, fit = [], CharWordLSTM.fit
+    def count(self, *some):
+        fits.append(self.seed)
+        return fit(self, *some)
+    monkeypatch.setattr(CharWordLSTM, "fit", count)
+    alone = MatchSetsConfig(("lstm",), lstm=CharWordLSTM.quick)
+    both = replace(alone, spaces=("words", "lstm"), mix="weighted")
+    first, second = (MatchSets(config, 3).fit(train, valid) for config in (alone, both))
+    assert fits == [3] and first.borrowed_ == 0 < second.borrowed_
+    assert second.encoders_["lstm"] is first.encoders_["lstm"]
+    MatchSets(alone, 4).fit(train, valid)
+    MatchSets(alone, 4).fit(train[np.arange(len(train) - 4)], valid)
+    third = MatchSets(alone, 3).fit(train, valid)
+    assert fits == [3, 4, 4, 3] and third.borrowed_ == 0
+    np.testing.assert_array_equal(third.find(test).toarray(), first.find(test).toarray())
+
+
 def test_a_saved_union_gives_the_same_bits(whole, parts, tmp_path):
     again = MatchSets.load(whole.save(tmp_path/"model"))
     assert (again.find(parts[2][2]) != whole.find(parts[2][2])).nnz == 0 and again.config == whole.config
@@ -251,7 +272,7 @@ def test_a_judge_without_both_kinds_is_refused(parts):
     with pytest.raises(InputError, match="at least one tree"): PairJudgeConfig(trees=0)
 
 
-@pytest.mark.parametrize("kind", index_kinds)
+@pytest.mark.parametrize("kind", saved_kinds)
 def test_an_index_is_opened_for_its_own_model_alone(kind, tmp_path):
     rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -275,3 +296,12 @@ def test_the_join_by_cells_is_measured_against_the_exact_one():
     assert [point["rows"] for point in points] == [500, 1500, 3000] and "recall" not in points[2]
     assert all(.9 < point["recall"] <= 1 for point in points[:2])
     assert found.metrics["test"]["index_rows"] == 1500
+
+
+def test_the_join_out_of_files_is_that_out_of_memory(monkeypatch):
+    monkeypatch.setattr(match_sets, "measure_alone", lambda measure, *words: measure(*words))
+    settings = {"sizes": [900, 2000], "rows": 700, "queries": 300}
+    found = run_index_shards("", "index-shards", "best", 0, settings, None, "cpu")
+    points, test = found.details["points"], found.metrics["test"]
+    assert [point["items"] for point in points] == [900, 2000] and test["sizes_same"] == 2
+    assert test["pairs_whole"] == points[1]["pairs"] > 300 and points[1]["disk_mb"] > 2000*100*4/2**20

@@ -1,6 +1,9 @@
 "Joins and indexes against the whole product, on drawn and awkward input; the memory a join takes."
+import json
+import os
 import subprocess
 import sys
+import uuid
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from matchbook.datasets import InputError
-from matchbook.neighbours import (build_index, check_unit, hash_bits, index_kinds, join, join_equal,
-                                  join_hamming, join_near)
+from matchbook.neighbours import (QdrantIndex, ShardedIndex, build_index, check_unit, connect_qdrant,
+                                  hash_bits, index_kinds, join, join_equal, join_hamming, join_near,
+                                  read_collection, saved_kinds, sharded_kinds, write_collection,
+                                  write_shards)
 
 forms = {"dense": np.asarray, "sparse": sparse.csr_matrix}
 both_forms = pytest.mark.parametrize("form", list(forms.values()), ids=list(forms))
@@ -145,38 +150,76 @@ def test_near_hashes_by_looping(seed, n, m, width, bits):
 def points(): return abs(unit_rows(np.random.default_rng(1), 800, 8, 0))
 
 
-def indexes(points):
-    "Every kind, and the exact one over sparse rows."
-    yield from ((kind, points, build_index(points, kind, probes=30)) for kind in index_kinds)
-    yield "exact", sparse.csr_matrix(points), build_index(sparse.csr_matrix(points))
+# The in-process mode always, and a real server where QDRANT_URL says where one is.
+servers = [":memory:", *filter(None, [os.environ.get("QDRANT_URL")])]
+ways = [*saved_kinds, "sparse", *(f"{kind} in files" for kind in sharded_kinds), *servers]
+
+
+@pytest.fixture
+def client():
+    "Clients by server; collections that were made are removed."
+    used = []
+    def connect(server):
+        client = connect_qdrant(server)
+        used.append(client)
+        return client
+    yield connect
+    for one in used:
+        for there in one.get_collections().collections:
+            if there.name.startswith("matchbook-test-"): one.delete_collection(there.name)
+
+
+def new_name(): return f"matchbook-test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=ways)
+def way(request, points, tmp_path, client):
+    "Each way to ask the points: its name, the points in its form, an index."
+    name = request.param
+    if name == "sparse": return name, sparse.csr_matrix(points), build_index(sparse.csr_matrix(points))
+    if name in servers:
+        return name, points, build_index(points, "qdrant", server=client(name), collection=new_name())
+    if name in saved_kinds: return name, points, build_index(points, name, probes=30)
+    folder = write_shards(points, tmp_path/"index", "a", name.split()[0], rows=300, probes=30)
+    return name, points, ShardedIndex.load(folder, "a")
 
 
 @pytest.mark.parametrize("k", [1, 7, 800, 810])
-def test_the_nearest_come_in_falling_order_and_exact_kinds_find_them_all(points, k):
+def test_the_nearest_come_in_falling_order_and_exact_kinds_find_them_all(points, way, k):
+    name, rows, index = way
     wanted = -np.sort(-(points[:20] @ points.T), axis=1)[:, :k]
-    for kind, rows, index in indexes(points):
-        score, item = index.nearest(rows[:20], k)
-        assert score.shape == item.shape == (20, k) and item.dtype == np.int64
-        assert (np.diff(np.where(np.isinf(score), -2, score), axis=1) <= 0).all(), kind
-        there = item >= 0
-        assert np.isinf(score[~there]).all() and not there[:, 800:].any()
-        assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in item)     # no item twice
-        cosines = np.einsum("nd,nkd->nk", points[:20], points[item])
-        np.testing.assert_allclose(score[there], cosines[there], atol=1e-5)
-        if kind in ("exact", "flat"):
-            assert there[:, :800].all()
-            np.testing.assert_allclose(score[:, :800], wanted, atol=1e-5)
+    score, item = index.nearest(rows[:20], k)
+    assert score.shape == item.shape == (20, k) and item.dtype == np.int64 and score.dtype == np.float32
+    assert (np.diff(np.where(np.isinf(score), -2, score), axis=1) <= 0).all()
+    there = item >= 0
+    assert np.isinf(score[~there]).all() and not there[:, 800:].any()
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in item)     # no item twice
+    cosines = np.einsum("nd,nkd->nk", points[:20], points[item])
+    np.testing.assert_allclose(score[there], cosines[there], atol=1e-5)
+    if name in ("exact", "sparse", "flat", "flat in files", ":memory:"):
+        assert there[:, :800].all()
+        np.testing.assert_allclose(score[:, :800], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("threshold", [.8, .95, 1.])
-def test_an_index_joins_as_the_join_does(points, threshold):
-    product = points[:60] @ points.T
-    for kind, rows, index in indexes(points):
-        found = index.join(rows[:60], threshold)
-        assert found.shape == product.shape and found.has_canonical_format
-        assert (product[found.toarray() > 0] > threshold - 1e-5).all(), f"{kind} invents a pair"
-        there = found.toarray()[product > threshold + 1e-5] > 0
-        assert there.mean() > .95 if kind in ("ivf", "hnsw") and there.size else there.all()
+def test_an_index_joins_as_the_join_does(points, way, threshold):
+    product, (name, rows, index) = points[:60] @ points.T, way
+    found = index.join(rows[:60], threshold)
+    assert found.shape == product.shape and found.has_canonical_format and found.dtype == np.float32
+    assert (product[found.toarray() > 0] > threshold - 1e-5).all(), "a pair is invented"
+    there = found.toarray()[product > threshold + 1e-5] > 0
+    near = name in ("ivf", "ivf in files", "hnsw", os.environ.get("QDRANT_URL"))
+    assert there.mean() > .95 if near and there.size else there.all()
+
+
+def test_queries_of_another_width_or_length_and_no_queries(way):
+    name, rows, index = way
+    assert index.nearest(rows[:0], 3)[1].shape == (0, 3) and index.join(rows[:0], .5).shape == (0, 800)
+    assert index.nearest(rows[:2], 0)[0].shape == (2, 0)
+    for ask in (lambda some: index.nearest(some, 3), lambda some: index.join(some, .5)):
+        with pytest.raises(InputError, match="7 dimensions, items 8"): ask(0*rows[:, :7])
+        with pytest.raises(InputError, match="row 0 has length"): ask(2*rows)
+    with pytest.raises(InputError, match="a cosine above 0"): index.join(rows, 0)
 
 
 def test_equal_scores_keep_the_order_of_the_items():
@@ -184,6 +227,16 @@ def test_equal_scores_keep_the_order_of_the_items():
     for k in (1, 5, 20, 60):
         slow = [sorted(range(60), key=lambda j, i=i: (-rows[i] @ rows[j], j))[:k] for i in range(3)]
         assert build_index(rows).nearest(rows[:3], k)[1].tolist() == slow
+
+
+def test_the_more_cells_are_looked_into_the_more_is_found(points, tmp_path):
+    found = {}
+    for probes in (1, 5, 20):
+        folder = write_shards(points, tmp_path/str(probes), "a", "ivf", 300, 20, probes)
+        files = ShardedIndex.load(folder, "a")
+        found[probes] = build_index(points, "ivf", 20, probes).join(points, .9).nnz
+        assert found[probes] == files.join(points, .9).nnz
+    assert found[1] < found[5] < found[20] == join(points, threshold=.9).nnz
 
 
 def test_the_seed_decides_about_the_cells(points):
@@ -221,7 +274,7 @@ def test_no_neighbours_of_sparse_items():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", index_kinds[1:])
 @pytest.mark.parametrize("n,k", [(4, 0), (0, 3)])
 def test_no_neighbours_and_no_items(kind, n, k):
     assert build_index(np.eye(4)[:n], kind).nearest(np.eye(4), k)[0].shape == (4, k)
@@ -243,3 +296,159 @@ def test_no_hashes_are_no_rows(): assert len(hash_bits([])) == 0
 @both_forms
 def test_a_block_of_no_rows_is_refused(form):
     with pytest.raises(InputError, match="block"): join(form(np.eye(3)), block=0)
+
+
+# Indexes in files.
+
+@pytest.mark.parametrize("rows", [1, 60, 799, 800, 5000])
+@pytest.mark.parametrize("kind", sharded_kinds)
+def test_files_find_what_memory_finds(points, tmp_path, kind, rows):
+    some = points[:80] if rows == 1 else points
+    memory = build_index(some, kind, cells=9, probes=2, seed=3)
+    np.save(tmp_path/"points.npy", some)
+    mapped = np.load(tmp_path/"points.npy", mmap_mode="r")
+    files = ShardedIndex.load(write_shards(mapped, tmp_path/"index", "a", kind, rows, 9, 2, 3), "a", 8)
+    assert len(files.engines) == -(-len(some)//rows)
+    one, other = memory.join(some, .9), files.join(some, .9, block=100)
+    assert (one.indptr == other.indptr).all() and (one.indices == other.indices).all()
+    np.testing.assert_allclose(one.data, other.data, atol=0 if kind == "ivf" else 1e-6, rtol=0)
+    for first, second in zip(memory.nearest(some, 9), files.nearest(some, 9)):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_opening_and_asking_an_index_in_files_leaves_it_on_disk(tmp_path):
+    rows = unit_rows(np.random.default_rng(0), 200_000, 64, 0)                       # 51 MB
+    write_shards(rows, tmp_path, "a", "flat", rows=60_000)
+    code = f"""if True:
+        import numpy as np
+        from matchbook.neighbours import ShardedIndex
+        def private():                                   # memory that no file stands behind, in MB
+            lines = open("/proc/self/status").read().splitlines()
+            return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])/1024
+        ShardedIndex.load({str(tmp_path)!r}, "a").nearest(np.eye(64)[:1], 3)        # libraries are loaded
+        before = private()
+        index = ShardedIndex.load({str(tmp_path)!r}, "a", 64)
+        index.nearest(np.eye(64), 3)
+        print(private() - before)
+    """
+    if not os.path.exists("/proc/self/status"): pytest.skip("memory is told apart on Linux only")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert float(done.stdout) < 10, done.stderr
+
+
+def test_an_index_in_files_is_opened_for_its_own_alone(points, tmp_path):
+    folder = write_shards(points, tmp_path/"index", "a", "flat", 300)
+    data = json.loads((folder/"shards.json").read_text())["data"]
+    ShardedIndex.load(folder, "a", 8, data, whole=True)
+    for words, said in ((("b",), "of model 'a'; 'b' was wanted"), (("a", 9), "of dimensions 8; 9 was wanted"),
+                        (("a", 8, "c"), "an index of data")):
+        with pytest.raises(InputError, match=said): ShardedIndex.load(folder, *words)
+    with pytest.raises(InputError, match="holds no shards.json"): ShardedIndex.load(tmp_path, "a")
+    shard, other = folder/"shard-00001.faiss", tmp_path/"other"
+    write_shards(-points, other, "a", "flat", 300)
+    kept = shard.read_bytes()
+    for content in (kept[:-1], (other/shard.name).read_bytes()):
+        shard.write_bytes(content)
+        with pytest.raises(InputError, match="is not the file"): ShardedIndex.load(folder, "a")
+    shard.write_bytes(kept[:5000] + b"?" + kept[5001:])        # between the pages that are looked at, perhaps
+    with pytest.raises(InputError, match="is not the file"): ShardedIndex.load(folder, "a", whole=True)
+    shard.unlink()
+    with pytest.raises(InputError, match="is missing"): ShardedIndex.load(folder, "a")
+
+
+@pytest.mark.parametrize("change,said", [
+    (lambda card: card["shards"][0].update(items=301), "300 items of 8 dimensions; shards.json tells of 301"),
+    (lambda card: card.update(dimensions=9), "300 items of 8 dimensions; shards.json tells of 300 of 9")])
+def test_a_card_that_does_not_fit_its_files_is_refused(points, tmp_path, change, said):
+    folder = write_shards(points, tmp_path, "a", "flat", 300)
+    card = json.loads((folder/"shards.json").read_text())
+    change(card)
+    (folder/"shards.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=said): ShardedIndex.load(folder, "a")
+
+
+@pytest.mark.parametrize("items,more,said", [
+    (np.eye(3, dtype=np.float32), {"kind": "hnsw"}, "index in files"),
+    (np.eye(3, dtype=np.float32), {"rows": 0}, "at least one item a file"),
+    (np.eye(3), {}, "float64 of shape"), (np.eye(3, dtype=np.float32)[:0], {}, "of shape"),
+    (np.float32([[1, 0], [0, 1], [1, 1]]), {"rows": 2}, "from row 2: row 0")])
+def test_what_is_no_index_in_files_is_not_written(tmp_path, items, more, said):
+    with pytest.raises(InputError, match=said): write_shards(items, tmp_path/"index", "a", **more)
+    assert not (tmp_path/"index"/"shards.json").exists()
+
+
+# Qdrant.
+
+@pytest.mark.parametrize("server", servers)
+def test_payloads_are_filtered_by_the_server(points, client, server):
+    payload = [{"brand": "abc"[row % 3], "year": row % 5, "new": row % 2 == 0} for row in range(800)]
+    index = build_index(points, "qdrant", server=client(server), collection=new_name(), payload=payload)
+    near, row = join(points[:9], points, .9).toarray(), np.arange(800)
+    for only, right in (({"brand": "b"}, row % 3 == 1), ({"brand": ["a", "c"], "year": 3}, (row % 3 != 1) &
+                        (row % 5 == 3)), ({"new": True}, row % 2 == 0), ({"brand": "d"}, row < 0)):
+        np.testing.assert_allclose(index.join(points[:9], .9, only).toarray(), near*right, atol=1e-5)
+        score, item = index.nearest(points[:2], 300, only)
+        assert right[item[item >= 0]].all() and ((item >= 0).sum(1) == min(300, right.sum())).all()
+        assert np.isinf(score[item < 0]).all()
+    for only in ({"brand": .5}, {"brand": []}, {"brand": None}):
+        with pytest.raises(InputError, match="only brand = "): index.nearest(points[:1], 1, only)
+
+
+@pytest.mark.parametrize("server", servers)
+def test_a_collection_is_opened_for_its_own_model_and_goes_on_where_it_was_left(points, client, server):
+    there, name = client(server), new_name()
+    with pytest.raises(InputError, match="holds no collection"): QdrantIndex.load(there, name, "a")
+    index = write_collection(points, there, name, "a")
+    again = QdrantIndex.load(there, name, "a", 8)
+    assert (index.nearest(points[:9], 4)[1] == again.nearest(points[:9], 4)[1]).all()
+    with pytest.raises(InputError, match="of model 'a'; 'b' was"): QdrantIndex.load(there, name, "b")
+    with pytest.raises(InputError, match="of dimensions 8; 9 was"): QdrantIndex.load(there, name, "a", 9)
+    for items, model, payload in ((points[::-1], "a", None), (points, "b", None), (points, "a", [{}]*800)):
+        with pytest.raises(InputError, match="take another name"):
+            write_collection(items, there, name, model, payload)
+    there.delete(name, points_selector=list(range(500, 800)), wait=True)        # as if it had been stopped
+    with pytest.raises(InputError, match="500 of 800 items; write_collection goes on"):
+        QdrantIndex.load(there, name, "a")
+    write_collection(points, there, name, "a")
+    assert read_collection(there, name)["held"] == 800
+    there.update_collection(name, metadata={"matchbook": None})
+    with pytest.raises(InputError, match="not made by matchbook"): QdrantIndex.load(there, name, "a")
+
+
+def test_answers_as_many_as_were_asked_for_are_asked_again(points):
+    index = build_index(points, "qdrant")
+    asked = []
+    ask = index.client.query_batch_points
+    index.client.query_batch_points = lambda name, some: asked.append(
+        (len(some), some[0].limit)) or ask(name, some)
+    found = index.join(points[:30], .9, k=4)
+    full = [(np.diff(found.indptr) >= limit).sum() for limit in (4, 32, 256)]
+    assert asked == [(30, 4), *((many, limit) for many, limit in zip(full, (32, 256, 800)) if many)]
+    assert full[0] and abs(found - join(points[:30], points, .9)).max() < 1e-5
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_server_is_told_to_go_through_all_items(points, exact):
+    class Server:
+        def query_batch_points(self, collection, asked):
+            self.asked = asked
+            return []
+    QdrantIndex(server := Server(), "some", (800, 8), exact).nearest(points[:1], 3)
+    assert [(one.limit, one.params and one.params.exact) for one in server.asked] == [(3, exact or None)]
+
+
+@pytest.mark.parametrize("server,said", [
+    ("some/folder", "kept as pickles"), ("http://127.0.0.1:1", "Qdrant, collection 'matchbook': .*refused")])
+def test_a_server_that_is_none_is_said_in_one_line(points, server, said):
+    with pytest.raises(InputError, match=said) as caught: build_index(points, "qdrant", server=server)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_qdrant_says_what_to_install(points, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdrant_client", None)
+    with pytest.raises(InputError, match="pip install 'matchbook.scale.'"): build_index(points, "qdrant")
+
+
+def test_payloads_one_an_item(points):
+    with pytest.raises(InputError, match="2 payloads of 800"): build_index(points, "qdrant", payload=[{}]*2)
+    with pytest.raises(InputError, match="takes no server"): build_index(points, "ivf", server=":memory:")

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from matchbook.datasets import InputError
 from matchbook.papers.graph import describe_pairs, read_heco
-from matchbook.papers.heco import HeCo, MeansNetwork, MeansReader, draw_distinct, draw_few, mean_of
+from matchbook.papers.heco import (HeCo, MeansNetwork, MeansReader, Reader, ViewBatches, draw_distinct,
+                                   draw_few, mean_of)
 from matchbook.papers import original as module
 from matchbook.papers.original import (
     HabitLoss,
@@ -20,9 +21,9 @@ from matchbook.papers.original import (
     complete_path,
     fit_habits,
     growing,
+    hash_batches,
     make_growing,
     make_published,
-    measure_alone,
     measure_fast,
     measure_growth,
     measure_slow,
@@ -229,14 +230,23 @@ def test_growth_trains_in_batches_and_holds_no_table_of_pairs():
     assert growing.batch < 5000 and point["loss"] < np.log(growing.batch) and point["epoch"] > 0
 
 
-def test_a_child_measures_itself():
-    assert measure_alone(math.sqrt, 4) == 2
+def test_the_digest_of_batches_sees_every_part(monkeypatch):
+    reader = Reader(make_growing(200), dataclasses.replace(growing, batch=50))
+    usual = hash_batches(ViewBatches(reader, 50, 0, 0))
+    assert usual == hash_batches(ViewBatches(reader, 50, 0, 0)) != hash_batches(ViewBatches(reader, 50, 0, 1))
+    for table in (reader.features["paper"], reader.paths[0].data, reader.paths[1].indices,
+                  reader.links["author"].indices, reader.positives.indices):
+        kept = table.copy()
+        table[:] = table[::-1] if table.dtype != np.float32 else table + 1
+        assert hash_batches(ViewBatches(reader, 50, 0, 0)) != usual
+        table[:] = kept
 
 
 @pytest.mark.parametrize("model, settings, wanted", [
     ("heco-speed", {"papers": 100, "authors": 300, "concepts": 80, "written": 800, "about": 900,
                     "joined": 600, "batch": 20, "steps": 2, "repeats": 1}, ("heco_speedup", "heco_memory")),
-    ("heco-growth", {"most": 500}, ("seconds_whole", "peak_mb_whole"))])
+    ("heco-growth", {"most": 500}, ("seconds_whole", "peak_mb_whole")),
+    ("graph-mmap", {"most": 500}, ("seconds_whole", "tables_mb"))])
 def test_the_benchmarks_run(model, settings, wanted, monkeypatch):
     monkeypatch.setattr(module, "measure_alone", lambda measure, *words: measure(*words))
     run = make_run(benchmarks, "papers-sample", model, "quick", settings=settings)
@@ -244,7 +254,11 @@ def test_the_benchmarks_run(model, settings, wanted, monkeypatch):
     if model == "heco-speed":
         assert run["metrics"]["test"]["heco_losses_compared"] == 2
         assert run["metrics"]["test"]["heco_losses_difference"] < 1e-5
-    else: assert [point["papers"] for point in run["details"]["points"]] == [100, 100, 100, 150, 500]
+    elif model == "heco-growth":
+        assert [point["papers"] for point in run["details"]["points"]] == [100, 100, 100, 150, 500]
+    else:
+        assert [point["papers"] for point in run["details"]["points"]] == [100, 100, 150, 500]
+        assert run["metrics"]["test"]["sizes_same"] == 4
     wrong = {"paperz": 3} if model == "heco-speed" else {"mosst": 3}
     with pytest.raises(InputError, match="did you mean"):
         make_run(benchmarks, "papers-sample", model, settings=wrong)

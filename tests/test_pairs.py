@@ -7,7 +7,6 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from matchbook import cli
 from matchbook.datasets import InputError, load
 from matchbook.products.cross_encoder import CrossEncoder
 from matchbook.products.listings import count_known, read_pair_parts
@@ -261,14 +260,6 @@ def test_none_is_taken_where_it_means_something():
 
 
 # The command line
-
-@pytest.fixture
-def call(capsys):
-    def run(*words):
-        with pytest.raises(SystemExit) as stop: cli.main([str(word) for word in words])
-        return stop.value.code, *capsys.readouterr()
-    return run
-
 
 @pytest.mark.parametrize("words,said", [
     (["--dataset", "nope"], "no dataset named 'nope'"),

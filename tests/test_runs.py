@@ -1,15 +1,20 @@
 "Run files: complete, whole or absent, and the only source of every table."
 import json
+import math
+import mmap
 import re
 import shlex
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from matchbook import runs
 from matchbook.datasets import InputError
-from matchbook.runs import (fill_tables, open_study, places, read_claims, read_runs, results_table, run_path,
-                            table_rows, to_markdown)
+from matchbook.runs import (PrivateMemory, claim_statuses, fill_tables, headline_table, measure_alone,
+                            open_study, read_claims, read_runs, results_table, run_path, studies, table_rows,
+                            to_markdown)
 
 root = Path(__file__).parent.parent
 results = root/"data"/"results"
@@ -56,24 +61,44 @@ def test_tables_in_the_text_equal_the_run_files(path):
     text = (root/path).read_text()
     if path.endswith(".ipynb"):
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
-    assert "<!-- table " in text
+    assert "<!-- headline -->" in text
     assert fill_tables(text, results) == text
 
 
 def test_a_changed_figure_is_noticed():
     text = (root/"README.md").read_text()
-    figure = re.search(r"\| (0\.\d{3}) \[", text)[1]
+    figure = re.search(r"\| (0\.\d{3}) [\[±]", text)[1]
     assert fill_tables(text.replace(figure, "0.999"), results) == text
 
 
-def test_the_readme_prints_what_tables_json_prints():
-    rows = {(row["model"], row["preset"]): row
-            for row in table_rows(read_runs(results, "duplicates", "shopee"))}
-    printed = [line.removeprefix("| ").split(" | ") for line in (root/"README.md").read_text().splitlines()
-               if line.startswith("| ") and "matchbook run duplicates" in line]
-    assert {key for key in rows if "+" not in key[1]} <= {(model, preset) for model, preset, *_ in printed}
-    for model, preset, figure, *_ in printed:
-        assert figure.startswith(f"{rows[model, preset]['metrics']['row_f1']['mean']:.3f}")
+def test_the_readme_prints_what_the_run_files_hold():
+    lines = [line.strip("| ").split(" | ") for line in (root/"README.md").read_text().splitlines()
+             if line.startswith("| ")]
+    table = {line[1]: dict(zip(lines[0], line)) for line in lines[2:]}
+    for name in ("duplicates", "pairs", "papers"):
+        plan = open_study(name)
+        runs = [run for run in read_runs(results, name, plan.main)
+                if run["preset"] in ("best", "paper", "plain")]
+        held = {}
+        for run in runs:
+            held.setdefault((run["model"], run["preset"]), []).append(run["metrics"]["valid"][plan.measure])
+        best = max(held, key=lambda row: np.mean(held[row]))
+        tested = np.mean([run["metrics"]["test"][plan.measure] for run in runs
+                          if (run["model"], run["preset"]) == best])
+        assert table[plan.main]["best row"].startswith(f"{tested:.3f} ")
+        assert table[plan.main]["best row"].endswith(f"(`{best[0]}`)")
+
+
+def test_every_published_figure_on_the_front_page_carries_its_status():
+    for line in headline_table(results)["best published"]:
+        assert not line or line.endswith(tuple(f"; {status})" for status in claim_statuses)), line
+
+
+def test_the_picture_of_the_front_page_is_the_one_the_run_files_make(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(root/"site"))
+    from readme import draw_picture, picture
+    draw_picture(tmp_path/"front.svg")
+    assert (tmp_path/"front.svg").read_bytes() == (root/picture).read_bytes()
 
 
 def test_readme_is_made_from_the_front_page(monkeypatch):
@@ -105,4 +130,25 @@ def test_a_table_cell_holds_its_command_as_code():
 def test_claims_have_source_status_and_difference():
     claims = read_claims(results)
     assert claims and all(claim["source"] and claim["differs"] for claim in claims)
-    assert {claim["study"] for claim in claims} <= set(places)
+    assert {claim["study"] for claim in claims} <= set(studies)
+
+
+def test_a_child_measures_itself():
+    assert measure_alone(math.sqrt, 4) == 2
+
+
+def test_memory_of_ones_own_is_told_from_that_of_mapped_files(tmp_path):
+    if np.isnan(PrivateMemory.now()): pytest.skip("Linux tells them apart")
+    np.save(tmp_path/"block.npy", np.ones(4_000_000))
+    with PrivateMemory() as mapped: assert np.load(tmp_path/"block.npy", mmap_mode="r").sum() == 4_000_000
+    def hold():                        # pages of its own, whatever memory the process has left from before
+        pages = mmap.mmap(-1, 32_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages.write(b"1"*32_000_000)
+        return pages
+    with PrivateMemory() as held: pages = hold()
+    pages.close()
+    with PrivateMemory() as past:
+        pages = hold()
+        time.sleep(.05)
+        pages.close()
+    assert mapped.most_mb < 10 < 25 < held.most_mb < 75 and past.most_mb > 20

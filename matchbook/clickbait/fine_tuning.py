@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['tunings', 'choices', 'logger', 'steps', 'FineTuneConfig', 'PostReader', 'count_votes', 'target_columns',
-           'HeadlineNetwork', 'to_strength', 'headline_loss', 'drop_pooler', 'tune_all', 'tune_none', 'open_tuning',
-           'describe_base', 'rate_groups', 'FineTuned', 'claim_folder', 'count_weights', 'open_base', 'word_effects']
+           'HeadlineNetwork', 'to_strength', 'headline_loss', 'drop_pooler', 'tune_all', 'tune_none', 'tune_adapters',
+           'open_tuning', 'describe_base', 'rate_groups', 'FineTuned', 'claim_folder', 'count_weights', 'open_base',
+           'word_effects']
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #349af487
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #30af5ea4
 import hashlib, importlib, json, logging, math, re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from ..batches import Ragged, Table, derive_seed, order_by_length
 from .headlines import HeadlineModel, Posts, spell_posts
 from ..datasets import InputError, read_text, suggest, write_whole
 from ..encoders import open_model
-from ..training import TrainingConfig, learnt_tensors, put_back, train
+from ..training import TrainingConfig, find_half, learnt_tensors, put_back, share_rows, train
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #357a58aa
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #b3b62bf4
 tunings = {"full": "matchbook.clickbait.fine_tuning:tune_all",
            "frozen": "matchbook.clickbait.fine_tuning:tune_none",
+           "adapters": "matchbook.clickbait.fine_tuning:tune_adapters",
            "lora": "matchbook.clickbait.lora:tune_lora",
            "dora": "matchbook.clickbait.lora:tune_dora"}    # Name → where the function is
 choices = {"pool": ("mean", "cls", "last"), "target": ("mean", "votes"), "class_target": ("label", "votes"),
@@ -59,7 +61,7 @@ class FineTuneConfig:
     update_dropout:float = .1    # Before the update
     monitor:str = "mse"          # The figure of validation that says which epoch is best
     training:TrainingConfig = TrainingConfig(epochs=3, learning_rate=1e-4, schedule="linear", warmup=.1,
-                                             clip_norm=1., precision="bf16", patience=2)
+                                             clip_norm=1., precision="auto", patience=2)
 
     def __post_init__(self):
         if self.tuning not in tunings: raise suggest(self.tuning, tunings, "tuning")
@@ -199,7 +201,7 @@ def headline_loss(
     named = binary_cross_entropy_with_logits(logit, batch["class"], pos_weight=pull)
     return (1 - config.class_share)*strength + config.class_share*named
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #37be4b31
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #1c4b00bd
 def drop_pooler(
     encoder:nn.Module,   # BERT's family has a layer on top that was made for another task
 )->nn.Module:            # The same without it
@@ -214,6 +216,12 @@ def tune_all(encoder, config):
 def tune_none(encoder, config):
     "No weight changes; the heads learn on what the encoder says."
     return encoder.requires_grad_(False)
+
+def tune_adapters(encoder, config):
+    "The encoder stays; bottlenecks after attention and feed-forward layers learn (Houlsby et al. 2019)."
+    from matchbook.products.bottleneck import BottleneckConfig, add_adapters
+    factor = encoder.config.hidden_size/(config.rank + .5)            # rounded down: as wide as the rank
+    return add_adapters(encoder, BottleneckConfig(reduction_factor=factor))
 
 def open_tuning(
     name:str,     # One of `tunings`
@@ -253,12 +261,13 @@ def rate_groups(
         groups.setdefault(rate, []).append(weight)
     return [{"params": weights, "lr": rate} for rate, weights in groups.items()]
 
-# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #01fffa7c
+# %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #ab38d8bd
 class FineTuned(HeadlineModel):
     "A transformer under two heads, tuned in one of several ways."
     kind = "fine-tuned-headlines"
     best = FineTuneConfig()
-    quick = replace(best, max_length=24, training=replace(best.training, epochs=1, patience=None))
+    quick = replace(best, max_length=24,
+                    training=replace(best.training, epochs=1, patience=None, precision="no"))
     as_published = FineTuneConfig(                # 500 steps of warm-up out of 4 epochs of 30,812 posts by 48
         base="bert-base-uncased", clean=True, max_length=128, pad="full", pool="cls", batch=48, head_rate=1.,
         target="mean", class_target="label", class_share=.99, checkpointing=True, monitor="f1",
@@ -295,10 +304,10 @@ class FineTuned(HeadlineModel):
             return table.batches_by_length("ids", c.batch, self.seed, epoch)
         def step(network, batch):
             weight = pull if pull is None else pull.to(batch["mean"].device)
-            return headline_loss(*network(batch), batch, c, weight), len(batch)
+            return headline_loss(*share_rows(network, batch), batch, c, weight), len(batch)
         def validate(network):
             from sklearn.metrics import average_precision_score, f1_score
-            strength, logit = self._run(held, torch.bfloat16 if c.training.precision != "no" else None)
+            strength, logit = self._run(held, find_half(c.training))
             return {"mse": float(np.mean((strength - valid.mean)**2)),
                     "f1": f1_score(valid.label, logit > 0, zero_division=0),
                     "pr_auc": average_precision_score(valid.label, logit)}
@@ -320,7 +329,7 @@ class FineTuned(HeadlineModel):
             "settings": asdict(replace(self.config, training=replace(
                 self.config.training, checkpoint_seconds=0., device="auto"))), "seed": self.seed})
         super().fit(train, valid, folder)
-        mark.unlink()
+        mark.unlink(missing_ok=True)                   # another process of this run may have been quicker
         return self
 
     def _table(self, posts, columns): return Table(self.reader_(posts) | columns)

@@ -6,10 +6,10 @@
 __all__ = ['logger', 'class_names', 'splits', 'shares', 'Posts', 'join_text', 'check_ids', 'check_share', 'read_labels',
            'read_judged', 'read_official', 'count_empty', 'read_instances', 'from_table', 'read_posts', 'clean_post',
            'spell_posts', 'group_near', 'date_posts', 'HeadlineParts', 'cut_posts', 'hold_out', 'read_headline_parts',
-           'digest_files', 'HeadlineModel', 'read_bundle', 'MajorityConfig', 'MajorityHeadlines', 'LinearConfig',
-           'LinearHeadlines', 'measure_headlines', 'headline_intervals', 'judge_noise', 'spell_scores']
+           'digest_files', 'HeadlineModel', 'MajorityConfig', 'MajorityHeadlines', 'LinearConfig', 'LinearHeadlines',
+           'measure_headlines', 'headline_intervals', 'judge_noise', 'spell_scores']
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #7c0ceb11
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #c9a3e75d
 import hashlib, json, logging, re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ..datasets import (InputError, check_columns, fingerprint, load, locate, read_csv, read_jsonl,
-                                suggest, write_whole)
+                                refuse_changes, suggest, write_whole)
 from ..encoders import TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text
 from ..encoders import words as word_terms
 from ..measures import (Calibration, binary_measures, bootstrap_measure, choose_threshold,
@@ -30,7 +30,7 @@ from ..measures import (Calibration, binary_measures, bootstrap_measure, choose_
 from ..neighbours import join
 from ..products.pair_mlp import read_config
 from ..splits import find_clusters, split_by_group
-from ..training import History, copy_tensors
+from ..training import History, copy_tensors, read_record
 
 # %% ../../nbs/2_clickbait/22_headlines.ipynb #c7273b2f
 logger = logging.getLogger("matchbook")
@@ -304,7 +304,7 @@ def hold_out(
     valid = np.isin(mine, order[:max(1, len(order)//10)])
     return HeadlineParts(rest[~valid], rest[valid], test, split, int(known.sum()))
 
-# %% ../../nbs/2_clickbait/22_headlines.ipynb #93da6ade
+# %% ../../nbs/2_clickbait/22_headlines.ipynb #680458bd
 def read_headline_parts(
     dataset:str,                   # A dataset of posts, or any name where `data` is given
     data:str|Path|None = None,     # A folder or file, instead; with folders train and test they are the parts
@@ -326,14 +326,15 @@ def read_headline_parts(
     named = train is None and data is None
     place = Path(locate(dataset) if named else data or ".")
     if train is None and (place/"train").is_dir(): train, test = place/"train", place/"test"
-    found = (fingerprint(dataset, place) if named else digest_files(place) if train is None else
-             digest_files(train, test))
-    if train is not None:
-        return hold_out(read_posts(train), read_posts(test), "official", near), found
-    posts, field = read_posts(place), None
+    with refuse_changes(*([place] if train is None else [train, test])):
+        found = (fingerprint(dataset, place) if named else digest_files(place) if train is None else
+                 digest_files(train, test))
+        posts = [read_posts(one) for one in ([place] if train is None else [train, test])]
+    if train is not None: return hold_out(*posts, "official", near), found
+    field = None
     if split == "field" and (place/"posts.jsonl").is_file():
         field = read_jsonl(place/"posts.jsonl", ["split"])["split"].to_numpy()
-    return cut_posts(posts, split, near, field), found
+    return cut_posts(posts[0], split, near, field), found
 
 def digest_files(
     *places:str|Path,  # Files, or folders of files
@@ -424,9 +425,7 @@ class HeadlineModel:
         folder:str|Path,       # Written by `save`
     )->"HeadlineModel":
         "The model as it was saved. Raises `InputError` for a folder of another kind, or a damaged one."
-        saved, weights = read_bundle(folder), Path(folder)/"weights.safetensors"
-        if saved.get("kind") != cls.kind:
-            raise InputError(f"{folder} is of kind {saved.get('kind')!r}; {cls.kind!r} was wanted")
+        saved, weights = read_record(folder, cls.kind), Path(folder)/"weights.safetensors"
         try:
             self = cls(read_config(type(cls.best), saved["config"]), saved["seed"])
             self.threshold_, curve = saved["threshold"], saved["calibration"]
@@ -438,18 +437,6 @@ class HeadlineModel:
             raise InputError(f"{folder} is damaged: {type(error).__name__}: "
                              f"{(str(error).splitlines() or [''])[0]}") from error
         return self
-
-def read_bundle(
-    folder:str|Path,  # A saved model of any kind
-)->dict:              # What its model.json says
-    "The record of a saved model. Raises `InputError` where there is none."
-    path = Path(folder)/"model.json"
-    if not path.is_file(): raise InputError(f"{folder} holds no model.json; a saved model was wanted")
-    try: saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error: raise InputError(f"{path}: not a saved model ({error})") from None
-    if not isinstance(saved, dict) or "kind" not in saved:
-        raise InputError(f"{path}: not a saved model (it names no kind)")
-    return saved
 
 # %% ../../nbs/2_clickbait/22_headlines.ipynb #78be923e
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ __all__ = ['models', 'study', 'LinearConfig', 'LinearMatcher', 'MajorityConfig',
            'interval', 'share_out', 'open_row', 'draw_splits', 'Judged', 'judge_row', 'compare_rows', 'find_slices',
            'measure_slices', 'run_grid', 'run_promise', 'write_many', 'run_fusion_speed']
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #e7f12d3d
+# %% ../../nbs/2_clickbait/25_promise.ipynb #97e2e843
 import hashlib, tempfile, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +30,7 @@ from ..measures import binary_measures, reliability
 from ..products.char_word_lstm import time_calls
 from ..products.pair_mlp import PairMatcher
 from ..products.pairs import check_setting
-from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
+from ..runs import Outcome, open_study, peak_memory_mb, replace_setting, reset_peak
 from ..samples import draw_videos
 from ..splits import Split, split_into_folds
 
@@ -346,7 +346,7 @@ def measure_slices(
         found.append({"slice": name, "videos": len(label), "clickbait": float(label.mean()), "roc_auc": area})
     return found
 
-# %% ../../nbs/2_clickbait/25_promise.ipynb #8eda2d61
+# %% ../../nbs/2_clickbait/25_promise.ipynb #f7dfa8f3
 def run_grid(
     config,               # Of pair fusion
     videos:Videos,
@@ -436,13 +436,9 @@ def run_promise(
                 **{f"{part}_rows": len(getattr(splits[0], part)) for part in ("train", "valid", "test")},
                 "splits": len(splits)},
         seconds=dict(zip(("fit", "score"), judged.seconds)), parameters=judged.models[0].parameters,
-        details=details)
+        details=details, model=judged.models[0])
 
-study = Study(
-    name="promise", about="Does the content keep what the title promises?",
-    datasets=("videos-sample", "webis-promise", "videos-bangla"), sample="videos-sample",
-    models=tuple(models), measure="pr_auc", columns=("pr_auc", "roc_auc", "f1", "accuracy", "ece"),
-    run=run_promise, presets=("best", "quick", "as_published"))
+study = open_study("promise")
 
 # %% ../../nbs/2_clickbait/25_promise.ipynb #92851c77
 def write_many(

@@ -7,7 +7,7 @@ __all__ = ['view_names', 'part_names', 'Videos', 'read_arrays', 'gather_views', 
            'convert_videos', 'stream_videos', 'cut_sentences', 'count_words', 'build_videos', 'read_posts',
            'read_bangla', 'group_alike', 'read_promise']
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #8a2ef3f5
+# %% ../../nbs/2_clickbait/20_videos.ipynb #41376f40
 import hashlib, re, zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from scipy import sparse
 
 from ..batches import Ragged, to_positions, whole_folder
 from ..datasets import (InputError, check_columns, find_card, fingerprint, locate, read_csv,
-                                read_jsonl, suggest)
+                                read_jsonl, refuse_changes, suggest)
 from ..encoders import (TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text, open_encoder,
                                 words)
 from ..neighbours import join
@@ -97,7 +97,7 @@ def _check_views(videos):
             at, place = row, f", element {at - int(some.offsets[row])}"
         raise InputError(f"view {view!r}, id {str(videos.id[at])!r}{place}: a number that is not finite")
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #dd07bc32
+# %% ../../nbs/2_clickbait/20_videos.ipynb #5a599dc5
 view_names = {"title": "title", "thumb": "thumbnail", "stt": "transcript", "kf": "keyframes"}
 
 def read_arrays(
@@ -114,7 +114,10 @@ def read_arrays(
         return arrays
     if not path.is_file(): raise InputError(f"no such file: {path}")
     if not zipfile.is_zipfile(path): raise InputError(f"{path}: not an .npz file; it may be cut short")
-    with np.load(path, allow_pickle=trusted) as archive:
+    try: archive = np.load(path, allow_pickle=trusted)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{path}: not an .npz file ({str(error).splitlines()[0]})") from None
+    with archive:
         return {name.removesuffix(".npy"): _load(path, (archive, name), trusted) for name in archive.files}
 
 def _load(path, member, trusted, mode=None):
@@ -139,7 +142,10 @@ def gather_views(
     for name, array in sorted(arrays.items(), key=lambda one: place(one[0])):
         short = name.removeprefix("emb_")
         base = short.removesuffix("_values").removesuffix("_offsets")
-        if name.startswith("emb_") or base in view_names: named[short] = array
+        if not (name.startswith("emb_") or base in view_names): continue
+        if set(short) & {"/", "\\"}:
+            raise InputError(f"{where}: an array named {name!r}; a slash leads elsewhere")
+        named[short] = array
     if "index" not in arrays: raise InputError(f"{where}: no array named index, which holds the ids")
     ids = np.array([str(one).strip() for one in arrays["index"].ravel()])
     for short, array in named.items():
@@ -404,7 +410,7 @@ def group_alike(
     same = sparse.csr_matrix((np.ones(n), (np.arange(n), code)), (n, code.max() + 1))
     return connected_components(links + same @ same.T, directed=False)[1]
 
-# %% ../../nbs/2_clickbait/20_videos.ipynb #33ac738f
+# %% ../../nbs/2_clickbait/20_videos.ipynb #4f4b1546
 def read_promise(
     dataset:str = "videos-sample",  # Or `videos-bangla`, `webis-promise`, another part of Webis
     data:str|Path|None = None,      # A folder or an .npz to read instead
@@ -426,22 +432,30 @@ def read_promise(
     if width is not None:
         if dataset != "videos-sample" or data is not None:
             raise InputError(f"width={width}: only videos-sample is drawn, in any width")
-        videos = _drawn(width)
-    elif folder.suffix == ".npz" or (folder/"index.npy").is_file():
-        videos = read_videos(folder, labels, trusted)
-    elif (folder/"instances.jsonl").is_file(): videos = read_posts(folder, reader(), paragraphs)
-    elif (folder/"title_summary_label.jsonl").is_file():
-        videos = read_bangla(folder/"title_summary_label.jsonl", reader())
-    else: raise InputError(f"{folder}: an .npz, index.npy with its arrays, instances.jsonl with truth.jsonl, "
-                           "or title_summary_label.jsonl was wanted")
-    videos = replace(videos, group=group_alike(videos))
-    if data is None and width is None: return videos, fingerprint(dataset, folder)
-    digest, files = hashlib.sha256(), [folder] if folder.is_file() else sorted(folder.glob("*"))
-    for path in (path for path in files if path.is_file() and width is None):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    if width is not None:
+        videos, digest = _drawn(width), hashlib.sha256()
         for some in videos.promise.values(): digest.update(some.numpy().tobytes())
-    return videos, digest.hexdigest()
+        return replace(videos, group=group_alike(videos)), digest.hexdigest()
+    with refuse_changes(folder):
+        videos = _read_form(folder, labels, trusted, reader, paragraphs)
+        found = fingerprint(dataset, folder) if data is None else _digest(folder)
+    return replace(videos, group=group_alike(videos)), found
+
+def _digest(folder):
+    digest = hashlib.sha256()
+    files = [folder] if folder.is_file() else sorted(folder.glob("*"))
+    for path in (path for path in files if path.is_file()):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+def _read_form(folder, labels, trusted, reader, paragraphs):
+    "Videos in whichever form a folder or file has them."
+    if folder.suffix == ".npz" or (folder/"index.npy").is_file():
+        return read_videos(folder, labels, trusted)
+    if (folder/"instances.jsonl").is_file(): return read_posts(folder, reader(), paragraphs)
+    if (folder/"title_summary_label.jsonl").is_file():
+        return read_bangla(folder/"title_summary_label.jsonl", reader())
+    raise InputError(f"{folder}: an .npz, index.npy with its arrays, instances.jsonl with truth.jsonl, "
+                     "or title_summary_label.jsonl was wanted")
 
 def _drawn(width):
     "The sample in another width, joined by id."

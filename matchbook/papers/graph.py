@@ -9,10 +9,10 @@ __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns'
            'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity',
            'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names', 'build_papers',
            'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page', 'read_page',
-           'read_abstract', 'read_work', 'read_openalex', 'to_pyg']
+           'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #15f1e573
-import hashlib, json, os, time, warnings, zipfile
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #b4a6799e
+import hashlib, io, json, os, time, warnings, zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ import pandas as pd
 from scipy import sparse
 
 from ..datasets import (InputError, check_columns, find_card, fingerprint, locate, read_csv,
-                                read_jsonl, read_text, suggest, write_whole)
+                                read_json, read_jsonl, read_text, refuse_changes, suggest, write_whole)
+from ..neighbours import hash_file
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #ca71ef2b
 def link_nodes(
@@ -352,7 +353,7 @@ def find_form(
     wanted = " or ".join(", ".join(f"{name}.txt" for name in form.lists) for form in heco_forms)
     raise InputError(f"{where}: no list of links of a HeCo graph ({wanted})")
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #74d3b2b8
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #95ef4414
 def build_heco(
     parts:dict[str, object],  # From `datasets.read_graph`
     where:str|Path,           # Named in messages
@@ -360,6 +361,11 @@ def build_heco(
     "A HeCo folder's arrays as a graph."
     form = find_form(parts, where)
     if "labels" not in parts: raise InputError(f"{where}: no labels.npy")
+    for name, some in parts.items():
+        wanted = 1 if name.partition("_")[0] in ("labels", "train", "val", "test") else 2
+        named = wanted == 1 or name in ("pos", *form.paths) or name.endswith("_feat")
+        if named and np.ndim(some) != wanted:
+            raise InputError(f"{where}, {name}: {np.ndim(some)} dimensions; {wanted} were wanted")
     features = {word: parts[f"{letter}_feat"] for letter, word in form.words.items()
                 if f"{letter}_feat" in parts}
     sizes = {form.words[form.target]: len(parts["labels"])}
@@ -388,6 +394,8 @@ def check_splits(
 )->None:
     "Raise `InputError` when a split names a node that is not there, has no label, or is in two parts."
     for name, rows in graph.splits.items():
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or graph.labels is None:
+            raise InputError(f"{where}, {name}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
         if len(rows) and not 0 <= min(rows) <= max(rows) < graph.n:
             raise InputError(f"{where}, {name}: node {max(rows)}, but there are {graph.n}")
         lost = rows[graph.labels[rows] < 0]
@@ -403,7 +411,8 @@ def read_heco(
 )->tuple[Graph, str]:             # The graph, and the sha256 of what was read
     "A benchmark graph by name or from a folder."
     folder = locate(dataset, data)
-    return build_heco(find_card(dataset).read(folder), folder.name), fingerprint(dataset, folder)
+    with refuse_changes(folder): parts, digest = find_card(dataset).read(folder), fingerprint(dataset, folder)
+    return build_heco(parts, folder.name), digest
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #f46a9af5
 def is_identity(
@@ -439,14 +448,17 @@ def read_array(
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no array {key!r} in it ({error})") from None
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #dcbe2eeb
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #e216788f
 def read_artifacts(
     folder:str|Path,   # With the original's files
 )->Graph:              # Papers, authors, concepts; `paths` are the delivered ones
     "The graph as the original stores it."
     folder, letters = Path(folder), {"P": "paper", "A": "author", "C": "concept"}
-    meta = json.loads(read_text(folder/"meta.json"))
+    meta = read_json(folder/"meta.json")
     check_columns(meta, [f"num_{word}s" for word in letters.values()], folder/"meta.json")
+    for word in letters.values():
+        if not isinstance(meta[f"num_{word}s"], int) or not 0 < meta[f"num_{word}s"] < 2**31:
+            raise InputError(f"{folder/'meta.json'}, num_{word}s: a number of nodes was wanted")
     sizes, features, paths = {word: int(meta[f"num_{word}s"]) for word in letters.values()}, {}, {}
     for word in sizes:
         path = folder/f"features_{word}s.npz"
@@ -501,7 +513,17 @@ def collect_names(
         for name in filter(None, map(read, some)): edges.append((row, numbers.setdefault(name, len(numbers))))
     return np.array(edges, dtype=np.int64).reshape(-1, 2), list(numbers)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #51f9535d
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #ab307065
+def _join_lists(parts, where):
+    "Lists as one; what is missing adds nothing."
+    joined = []
+    for part in parts:
+        if part is None or (isinstance(part, float) and np.isnan(part)): continue
+        if not isinstance(part, (list, tuple, np.ndarray)):
+            raise InputError(f"{where}: a list of terms was wanted, got {type(part).__name__}")
+        joined += list(part)
+    return joined
+
 def build_papers(
     table:pd.DataFrame,        # One row a paper
     where:str|Path = "papers", # Named in messages
@@ -518,8 +540,7 @@ def build_papers(
     column = lambda name: list(table[name]) if name in table.columns else [None]*len(table)
     authors = next((name for name in author_columns if name in table.columns), "authors")
     terms = [column(name) for name in term_columns if name in table.columns]
-    as_list = lambda value: [] if value is None or isinstance(value, float) else list(value)
-    joined = [sum(map(as_list, parts), []) for parts in zip(*terms)]
+    joined = [_join_lists(parts, f"{where}, row {row + 1}") for row, parts in enumerate(zip(*terms))]
     spell = lambda term: " ".join(str(term).split()).casefold()
     found = {"author": collect_names(column(authors), f"{where}, {authors}", name_author),
              "term": collect_names(joined, f"{where}, terms", spell),
@@ -549,10 +570,11 @@ def read_paper_table(
     data:str|Path|None = None,      # A JSON lines file, or a folder that holds the dataset's, instead
 )->tuple[pd.DataFrame, str]:        # One row a paper, and the sha256 of what was read
     "A table of papers by dataset name or from a file."
-    if data is not None and not Path(data).is_dir():
-        return read_jsonl(data), hashlib.sha256(Path(data).read_bytes()).hexdigest()
-    folder = locate(dataset, data)
-    return find_card(dataset).read(folder), fingerprint(dataset, folder)
+    is_file = data is not None and not Path(data).is_dir()
+    place = Path(data) if is_file else locate(dataset, data)
+    with refuse_changes(place):
+        if is_file: return read_jsonl(place), hashlib.sha256(place.read_bytes()).hexdigest()
+        return find_card(dataset).read(place), fingerprint(dataset, place)
 
 def read_papers(
     dataset:str = "papers-sample",  # Name of a dataset of papers
@@ -637,10 +659,9 @@ def read_page(
     path:Path,  # Written by `fetch_works`
 )->tuple[str|None, list]:  # See `check_page`
     "A page that was kept."
-    try: return check_page(json.loads(read_text(path)), path)
-    except json.JSONDecodeError as error: raise InputError(f"{path}: not JSON ({error.msg})") from None
+    return check_page(read_json(path), path)
 
-# %% ../../nbs/4_papers/40_paper_graph.ipynb #cd198672
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #a696132c
 def read_abstract(
     index:dict|None,  # Word → its places
 )->str|None:          # The text; None when there is none
@@ -653,7 +674,12 @@ def read_work(
     work:dict,         # As the API gives it
     least:float = .3,  # Concepts with a lower score are left out
 )->dict:               # id, title, abstract, year, authors, terms, references
-    "A work of OpenAlex as a row of a table of papers."
+    "A work of OpenAlex as a row of a table of papers. Raises `InputError` for one of another form."
+    try: return _read_work(work, least)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise InputError(f"no work of OpenAlex ({type(error).__name__}: {error}): {str(work)[:60]}") from None
+
+def _read_work(work, least):
     name = lambda some: [one.get("display_name") for one in some if one.get("display_name")]
     concepts = [one for one in work.get("concepts") or [] if (one.get("score") or 0) >= least]
     terms = name(concepts) or name([*(work.get("keywords") or []), *(work.get("topics") or [])])
@@ -670,9 +696,46 @@ def read_openalex(
     "The works of a folder as a graph; a work that two pages hold is one."
     pages = sorted(Path(folder).glob("page-*.json"))
     if not pages: raise InputError(f"{folder} holds no pages of OpenAlex; fetch_works writes them")
-    works = {work["id"]: read_work(work, least) for path in pages for work in read_page(path)[1]}
+    works = [read_work(work, least) for path in pages for work in read_page(path)[1]]
+    works = {work["id"]: work for work in works}
     if not works: raise InputError(f"{folder}: no work in {len(pages)} pages")
     return build_papers(pd.DataFrame(works.values()), folder)
+
+# %% ../../nbs/4_papers/40_paper_graph.ipynb #de9c39a1
+def write_tables(
+    tables:dict,       # Name → an array, or a CSR table
+    folder:str|Path,   # Made when missing
+    card:dict,         # What else `map_tables` is to give back
+)->Path:               # The folder
+    "Tables as plain arrays on disk."
+    folder, listed = Path(folder), []
+    (folder/"tables.json").unlink(missing_ok=True)
+    for number, (name, table) in enumerate(tables.items()):
+        arrays = [table.indptr, table.indices, table.data] if sparse.issparse(table) else [table]
+        pages = []
+        for part, array in enumerate(arrays):
+            np.save(buffer := io.BytesIO(), array, allow_pickle=False)
+            pages.append(hash_file(write_whole(folder/f"{number}-{part}.npy", buffer.getbuffer()), 64))
+        listed.append({"name": name, "shape": list(table.shape), "pages": pages})
+    return write_whole(folder/"tables.json", json.dumps({"card": card, "tables": listed}, indent=1)).parent
+
+def map_tables(
+    folder:str|Path,   # Written by `write_tables`
+)->tuple[dict, dict]:  # Name → table, mapped; the card
+    "Tables that stay on disk until their rows are read. Raises `InputError` for a file that has changed."
+    path = Path(folder)/"tables.json"
+    if not path.exists(): raise InputError(f"{folder} holds no tables.json; write_tables writes it last")
+    told, tables = json.loads(path.read_text(encoding="utf-8")), {}
+    for number, one in enumerate(told["tables"]):
+        arrays = []
+        for part, pages in enumerate(one["pages"]):
+            file = Path(folder)/f"{number}-{part}.npy"
+            if not file.exists() or hash_file(file, 64) != pages:
+                raise InputError(f"{file} is not the file that tables.json tells of")
+            arrays.append(np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)))
+        if len(arrays) == 1: tables[one["name"]] = arrays[0]
+        else: tables[one["name"]] = sparse.csr_matrix((arrays[2], arrays[1], arrays[0]), one["shape"])
+    return tables, told["card"]
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #5742c284
 def to_pyg(

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['networks', 'views', 'strip_cells', 'tuned', 'study', 'SparseTable', 'HeCoConfig', 'draw_distinct', 'draw_neighbours',
            'weigh_path', 'unit_rows', 'find_parts', 'spread_parts', 'choose_alike', 'Views', 'move', 'scale_rows',
-           'list_paths', 'list_positives', 'Reader', 'start_weights', 'Transform', 'NodeAttention', 'PartAttention',
-           'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast', 'draw_few', 'Means', 'mean_of',
-           'MeansReader', 'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1', 'Probe', 'train_probes',
-           'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'run_papers']
+           'list_paths', 'list_positives', 'take_columns', 'Reader', 'start_weights', 'Transform', 'NodeAttention',
+           'PartAttention', 'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast', 'draw_few', 'Means',
+           'mean_of', 'MeansReader', 'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1', 'Probe',
+           'train_probes', 'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'run_papers']
 
-# %% ../../nbs/4_papers/41_heco.ipynb #3f1c2f1f
+# %% ../../nbs/4_papers/41_heco.ipynb #aaae968b
 import json, time, warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from torch.nn import functional as F
 from ..batches import derive_seed
 from ..datasets import InputError, suggest, write_whole
 from ..measures import class_measures
-from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, read_heco,
-                                    weigh_others)
-from ..runs import Outcome, Study, replace_setting
-from ..training import History, TrainingConfig, copy_tensors, train
+from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, map_tables,
+                                    read_heco, weigh_others, write_tables)
+from ..runs import Outcome, open_study, replace_setting
+from ..training import (History, TrainingConfig, copy_tensors, gather_rows, own_chance, own_rows,
+                                read_record, train)
 
 # %% ../../nbs/4_papers/41_heco.ipynb #2af0f849
 class _Product(torch.autograd.Function):
@@ -109,7 +110,7 @@ class HeCoConfig:
         for name, right in wanted.items():
             if not right: raise InputError(f"{name} = {getattr(self, name)!r} makes no sense here")
 
-# %% ../../nbs/4_papers/41_heco.ipynb #69160b7c
+# %% ../../nbs/4_papers/41_heco.ipynb #339320cb
 def draw_distinct(
     links:sparse.csr_matrix,     # `(n, m)`
     rows:np.ndarray,             # `(b,)` some of the rows
@@ -130,7 +131,8 @@ def draw_neighbours(
     rng:np.random.Generator,     # Where chance comes from
 )->tuple[np.ndarray, np.ndarray]: # `(b, count)` nodes, 0 where there are none; `(b,)` whether there are any
     "Some neighbours of each target: different ones where there are enough, else with repeats."
-    degree, starts = np.diff(links.indptr)[rows], links.indptr[rows]
+    starts = links.indptr[rows]
+    degree = links.indptr[rows + 1] - starts
     drawn = np.zeros((len(rows), count), dtype=np.int64)
     few, many = np.flatnonzero((degree > 0) & (degree < count)), np.flatnonzero(degree >= count)
     steps = (rng.random((len(few), count))*degree[few, None]).astype(np.int64)
@@ -193,7 +195,7 @@ def choose_alike(
         table.data[some] *= cosine.clip(1e-6)                             # unlike ones come last
     return choose_positives([table], pos_num)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #b12c581a
+# %% ../../nbs/4_papers/41_heco.ipynb #691dee26
 @dataclass(frozen=True, eq=False)
 class Views:
     "What the two views of some targets read."
@@ -205,6 +207,7 @@ class Views:
     near:list                # Of each neighbour type: type, places `(b, k)` among its nodes, known `(b,)`
     pairs:torch.Tensor       # `(2, p)` positives: places of row and column among `rows`, rows rising
     parts:torch.Tensor|None  # `(b, w)` what is to be rebuilt of hidden features
+    share:slice = field(default_factory=lambda: slice(None))   # Of `rows`, those that this process reads
 
     def __len__(self): return len(self.rows)
 
@@ -258,7 +261,17 @@ def list_positives(
     if config.cuts is None: counts = {path: count_path(graph, path) for path in counts}
     return choose_positives(counts.values(), config.pos_num or 5, config.rule)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #ce16e577
+# %% ../../nbs/4_papers/41_heco.ipynb #2fefffe5
+def take_columns(
+    strip:sparse.csr_matrix,   # `(b, n)`
+    columns:np.ndarray,        # `(c,)` rising; others are left out
+)->sparse.csr_matrix:          # `(b, c)`
+    "Some columns of some rows, in time that does not grow with n."
+    place = np.minimum(np.searchsorted(columns, strip.indices), len(columns) - 1)
+    kept = columns[place] == strip.indices
+    ends = np.concatenate([[0], np.cumsum(kept)])[strip.indptr]
+    return sparse.csr_matrix((strip.data[kept], place[kept], ends), shape=(strip.shape[0], len(columns)))
+
 class Reader:
     "A graph, made ready: what the views of any targets read."
 
@@ -266,56 +279,105 @@ class Reader:
         graph:Graph,
         config:HeCoConfig,
     ):
-        self.graph, self.config, self.target, self.whole = graph, config, graph.target, None
-        self.counts = list_paths(graph, config)
-        self.paths = [weigh_path(path) for path in self.counts.values()]
+        self.graph, self.config, self.target, self.whole = graph, config, graph.target, (None, None)
+        self.sizes, self.featured, counts = graph.sizes, sorted(graph.features), list_paths(graph, config)
+        self.counts, self.paths = list(counts), [weigh_path(path) for path in counts.values()]
         self.links = {name: graph.link(self.target, name) for name in graph.neighbours}
         self.features = {name: scale_rows(values) for name, values in graph.features.items()
                          if name == self.target or (config.features == "all" and name in self.links)}
         given = graph.features.get(self.target)
         self.parts = spread_parts(self.paths, given, config.parts) if config.parts else None
         if config.parts and given is None: self.features[self.target] = self.parts
-        self.positives = sparse.csr_matrix(list_positives(graph, config, self.counts, self.parts))
+        self.positives = sparse.csr_matrix(list_positives(graph, config, counts, self.parts))
+
+    @property
+    def n(self)->int:
+        "How many targets there are."
+        return self.sizes[self.target]
 
     @property
     def shapes(self)->dict[str, tuple]:
         "Type → how many nodes, and how many features (0: none); the target first."
-        return {name: (self.graph.sizes[name], self.features[name].shape[1] if name in self.features else 0)
+        return {name: (self.sizes[name], self.features[name].shape[1] if name in self.features else 0)
                 for name in (self.target, *self.links)}
+
+    @staticmethod
+    def _settings(config):
+        "The settings that decide what is made ready; the others are free."
+        names = ("network", "features", "paths", "cuts", "pos_num", "rule", "parts", "alike")
+        return json.loads(json.dumps({name: asdict(config)[name] for name in names}))
+
+    def save(self,
+        folder:str|Path,   # Made when missing
+    )->Path:               # The folder
+        "Write all tables as plain arrays, for `load`."
+        kinds = {"path": dict(zip(self.counts, self.paths)), "links": self.links, "features": self.features,
+                 "positives": {"": self.positives}, "parts": {} if self.parts is None else {"": self.parts}}
+        tables = {f"{kind} {name}": table for kind, some in kinds.items() for name, table in some.items()}
+        return write_tables(tables, folder, {
+            "kind": "heco-reader", "target": self.target, "featured": self.featured,
+            "sizes": {name: int(size) for name, size in self.sizes.items()},
+            "settings": self._settings(self.config)})
+
+    @classmethod
+    def load(cls,
+        folder:str|Path,     # Written by `save`
+        config:HeCoConfig,   # The same in all that decides what was made ready
+    )->"Reader":
+        "What was made ready, mapped: a batch fetches the rows it reads."
+        tables, card = map_tables(folder)
+        if card.get("kind") != "heco-reader":
+            raise InputError(f"{folder}: tables of kind {card.get('kind')!r}, no graph made ready")
+        for name, value in cls._settings(config).items():
+            if card["settings"][name] != value:
+                raise InputError(f"{folder}: made with {name} = {card['settings'][name]!r}, asked for is "
+                                 f"{value!r}")
+        pick = lambda kind: {name.partition(" ")[2]: table for name, table in tables.items()
+                             if name.partition(" ")[0] == kind}
+        self = cls.__new__(cls)
+        self.graph, self.config, self.target, self.whole = None, config, card["target"], (None, None)
+        self.sizes, self.featured = card["sizes"], card["featured"]
+        self.counts, self.paths = list(pick("path")), list(pick("path").values())
+        self.links, self.features, self.positives = pick("links"), pick("features"), tables["positives "]
+        self.parts = tables.get("parts ")
+        return self
 
     def read(self,
         rows:np.ndarray|None = None,  # Targets, each once, rising; all when left out
         *seeds:int,                   # Of the neighbours drawn
+        share:slice = slice(None),    # Of these targets, those that this process reads
     )->Views:
         "What the views of some targets read."
         rng = np.random.default_rng(derive_seed(*seeds))
-        which = np.arange(self.graph.n) if rows is None else rows
-        own, chosen, values, tables, pairs = self._read_paths(rows)
+        which = np.arange(self.n) if rows is None else rows
+        own, chosen, values, tables, pairs = self._read_paths(rows, share)
         nodes, values, near = {self.target: chosen}, dict(values), []
         counts = self.config.samples + self.config.samples[-1:]*len(self.links)
         for (name, links), count in zip(self.links.items(), counts):
             drawn, known = draw_neighbours(links, which, count, rng)
             nodes[name], places = np.unique(drawn, return_inverse=True)
-            near.append((name, torch.from_numpy(places.reshape(drawn.shape)), torch.from_numpy(known)))
+            places = places.reshape(drawn.shape)[share]
+            near.append((name, torch.from_numpy(places), torch.from_numpy(known[share])))
             if name in self.features: values[name] = self._look_up(name, nodes[name])
         parts = torch.from_numpy(self.parts[which]) if self.config.rebuild else None
         nodes = {name: torch.from_numpy(some) for name, some in nodes.items()}
-        return Views(torch.from_numpy(which), own, nodes, values, tables, near, pairs, parts)
+        return Views(torch.from_numpy(which), own, nodes, values, tables, near, pairs, parts, share)
 
-    def _read_paths(self, rows):
+    def _read_paths(self, rows, share):
         "Places of rows, nodes, their features, tables of paths, positives; those of the whole are made once."
-        if rows is None and self.whole is not None: return self.whole
+        if rows is None and self.whole[0] == share: return self.whole[1]
         strips = self.paths if rows is None else [path[rows] for path in self.paths]
         which, pairs = rows, self.positives
-        if rows is None: which = nodes = np.arange(self.graph.n)
+        if rows is None: which = nodes = np.arange(self.n)
         else:
             nodes = np.unique(np.concatenate([rows, *(strip.indices for strip in strips)])).astype(np.int64)
-            strips, pairs = [strip[:, nodes] for strip in strips], self.positives[rows][:, rows]
+            strips = [take_columns(strip, nodes) for strip in strips]
+            pairs = take_columns(self.positives[rows], rows)
         values = {self.target: self._look_up(self.target, nodes)} if self.target in self.features else {}
         found = (torch.from_numpy(np.searchsorted(nodes, which)), nodes, values,
-                 [SparseTable.from_scipy(strip) for strip in strips],
+                 [SparseTable.from_scipy(strip[share]) for strip in strips],
                  torch.from_numpy(np.stack(pairs.nonzero()).astype(np.int64)))
-        if rows is None: self.whole = found
+        if rows is None: self.whole = share, found
         return found
 
     def _look_up(self, name, nodes):
@@ -401,7 +463,7 @@ class PartAttention(nn.Module):
         share = share / share.sum(0).clamp(min=1e-12)
         return torch.einsum("kb,kbd->bd", share, parts), beta
 
-# %% ../../nbs/4_papers/41_heco.ipynb #07eb5f80
+# %% ../../nbs/4_papers/41_heco.ipynb #635f2513
 class HeCoNetwork(nn.Module):
     "Both views of HeCo."
 
@@ -441,7 +503,7 @@ class HeCoNetwork(nn.Module):
 
     def read_schema(self, views, own):
         "Equations 2 and 3 for each type."
-        own = own.index_select(0, views.own)
+        own = own.index_select(0, views.own[views.share])
         heard = [self.node_level[name](own, self.transform(views, name), places, known)
                  for name, places, known in views.near]
         return torch.stack(heard), torch.stack([known for *_, known in views.near])
@@ -451,9 +513,13 @@ class HeCoNetwork(nn.Module):
         hidden:torch.Tensor|None=None,   # `(u,)` whether the features of a read target are hidden
     )->tuple[torch.Tensor, torch.Tensor]: # `(b, d)` of the schema view and of the meta-path view
         "Both views of each target."
-        own = self.transform(views, self.target, hidden)
-        schema, paths = self.read_schema(views, own), self.read_paths(views, own)
-        return self.type_level(*schema)[0], self.path_level(paths)[0]
+        with own_chance():
+            own = self.transform(views, self.target, hidden)
+            heard, known = self.read_schema(views, own)
+            joined = self.read_paths(views, own)
+        heard, known, joined = (gather_rows(some.transpose(0, 1), len(views)).transpose(0, 1)
+                                for some in (heard, known, joined))
+        return self.type_level(heard, known)[0], self.path_level(joined)[0]
 
     def place(self,
         batches:Iterable[Views],   # All targets
@@ -587,7 +653,7 @@ def mean_of(
     parts = [average(links[low:low + step]) for low in range(0, links.shape[0], step)]
     return sparse.vstack(parts, format="csr") if features is None else np.concatenate(parts)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #ca931552
+# %% ../../nbs/4_papers/41_heco.ipynb #e00e4df6
 class MeansReader:
     "A graph, made ready for the original's model."
 
@@ -596,6 +662,7 @@ class MeansReader:
         config:HeCoConfig,
     ):
         self.graph, self.config, self.target = graph, config, graph.target
+        self.n, self.sizes, self.featured = graph.n, graph.sizes, sorted(graph.features)
         self.counts = {path: self._without_self(table) for path, table in list_paths(graph, config).items()}
         given = {name: values for name, values in graph.features.items()
                  if name == graph.target or config.features == "all"}
@@ -622,26 +689,27 @@ class MeansReader:
     def shapes(self)->dict[str, tuple]:
         "Type, or path, → how many targets, and how many numbers their means have."
         named = {**self.schema, **dict(zip(self.counts, self.paths))}
-        return {name: (self.graph.n, table.shape[1]) for name, table in named.items()}
+        return {name: (self.n, table.shape[1]) for name, table in named.items()}
 
     def read(self,
         rows:np.ndarray|None = None,  # Targets, each once, rising; all when left out
         *seeds:int,                   # Of the positives drawn
+        share:slice = slice(None),    # Of these targets, those that this process reads
     )->Means:
         "What the views of some targets read."
         rng = np.random.default_rng(derive_seed(*seeds))
-        rows = np.arange(self.graph.n) if rows is None else rows
+        rows = np.arange(self.n) if rows is None else rows
         row, node = draw_few(self._join(rows), self.config.pos_num or 20, rng)
         column = np.minimum(np.searchsorted(rows, node), len(rows) - 1)
         inside = rows[column] == node
         def take(table):
-            strip = table[rows]
+            strip = table[rows[share]]
             return SparseTable.from_scipy(strip) if sparse.issparse(strip) else torch.from_numpy(strip)
         return Means(torch.from_numpy(rows), [take(table) for table in self.schema.values()],
                      [take(table) for table in self.paths],
                      torch.from_numpy(np.stack([row[inside], column[inside]])))
 
-# %% ../../nbs/4_papers/41_heco.ipynb #0e3ed9f7
+# %% ../../nbs/4_papers/41_heco.ipynb #71cca176
 class MeansNetwork(nn.Module):
     "Both views of the original."
 
@@ -667,8 +735,10 @@ class MeansNetwork(nn.Module):
 
     def forward(self, means):
         "Both views of each target, `(b, width)` unit rows."
-        return (self.mix(means.schema, self.schema, self.weigh_schema)[0],
-                self.mix(means.paths, self.paths, self.weigh_paths)[0])
+        with own_chance():
+            found = (self.mix(means.schema, self.schema, self.weigh_schema)[0],
+                     self.mix(means.paths, self.paths, self.weigh_paths)[0])
+        return tuple(gather_rows(some, len(means)) for some in found)
 
     def place(self,
         batches:Iterable[Means],   # All targets
@@ -680,7 +750,7 @@ class MeansNetwork(nn.Module):
                                              for some, dim in zip(zip(*found), (0, 1, 0, 1)))
         return schema, paths, of_types.mean(1), of_paths.mean(1)
 
-# %% ../../nbs/4_papers/41_heco.ipynb #dae0288d
+# %% ../../nbs/4_papers/41_heco.ipynb #c009ef63
 class ViewBatches:
     "The batches of one epoch, each made when it is asked for."
 
@@ -689,14 +759,17 @@ class ViewBatches:
         size:int|None,  # Targets in a batch; None: all
         *seeds:int,     # Of the order and of what is drawn
     ):
-        n = reader.graph.n
+        n = reader.n
         order = np.random.default_rng(derive_seed(*seeds)).permutation(n)
         self.reader, self.seeds = reader, seeds
         self.rows = [None] if size is None else [np.sort(order[at:at + size]) for at in range(0, n, size)]
         if len(self.rows) > 1 and len(self.rows[-1]) == 1: self.rows.pop()   # one target differs from nobody
 
     def __len__(self): return len(self.rows)
-    def __iter__(self): return (self.reader.read(rows, *self.seeds, at) for at, rows in enumerate(self.rows))
+    def __iter__(self):
+        for at, rows in enumerate(self.rows):
+            share = own_rows(self.reader.n if rows is None else len(rows))
+            yield self.reader.read(rows, *self.seeds, at, share=share)
 
 class ViewLoss(nn.Module):
     "The loss of some targets, and its mean over an epoch."
@@ -729,7 +802,7 @@ class ViewLoss(nn.Module):
         self.sums.zero_()
         return {"loss": total/max(1, count)}
 
-# %% ../../nbs/4_papers/41_heco.ipynb #0db5cf9e
+# %% ../../nbs/4_papers/41_heco.ipynb #5ac08bba
 class HeCo:
     "Places the targets of a graph by what its two views agree on."
     paper = HeCoConfig()
@@ -750,9 +823,12 @@ class HeCo:
         self.threshold_ = None          # it places; it says yes or no to nothing
 
     def prepare(self,
-        graph:Graph,
+        graph,         # A `Graph`; or a `Reader` of the same settings, such as `Reader.load` gives
     ):                 # A `Reader`, or a `MeansReader`
         "The graph, made ready; the last one is remembered."
+        if isinstance(graph, Reader):
+            if graph.config != self.config: raise InputError("this reader was made with other settings")
+            return graph
         if self._read is None or self._read.graph is not graph:
             kind = MeansReader if self.config.network == "published" else Reader
             self._read = kind(graph, self.config)
@@ -764,7 +840,7 @@ class HeCo:
         return HeCoNetwork(c, self.shapes_, count, self.parts_)
 
     def fit(self,
-        graph:Graph,   # Its labels and splits are not looked at
+        graph,         # A `Graph`, whose labels and splits are not looked at; or a `Reader`
     )->"HeCo":         # Itself
         "Learn where both views agree."
         c, reader = self.config, self.prepare(graph)
@@ -792,17 +868,17 @@ class HeCo:
         if counts != self.paths_ or list(reader.shapes) != list(self.shapes_):
             raise InputError(f"fitted was on {', '.join(self.paths_)}; this graph has {', '.join(counts)}")
         for name, (size, given) in reader.shapes.items():
-            was, same = self.shapes_[name], name in graph.features or name not in graph.sizes
+            was, same = self.shapes_[name], name in reader.featured or name not in reader.sizes
             if given != was[1] or (size != was[0] and not (same and given)):
                 raise InputError(f"{name}: {size} nodes, {given} features; fitted was {was}")
         device, size = next(self.network_.parameters()).device, self.config.batch
-        rows = [None] if size is None else np.split(np.arange(graph.n), range(size, graph.n, size))
+        rows = [None] if size is None else np.split(np.arange(reader.n), range(size, reader.n, size))
         self.network_.eval()
         batches = [reader.read(some, self.seed, at).to(device) for at, some in enumerate(rows)]
         return self.network_.place(batches)
 
     def embed(self,
-        graph:Graph,           # The one it was fitted on, or one with the same types and features
+        graph,                 # The one it was fitted on, or one with the same types and features
         view:str|None = None,  # One of `views`; that of the settings when left out
     )->np.ndarray:             # `(n, width)` float32, unit rows
         "The place of each target."
@@ -844,10 +920,7 @@ class HeCo:
         folder:str|Path,   # Written by `save`
     )->"HeCo":
         "The model as it was saved."
-        path = Path(folder)/"model.json"
-        if not path.exists(): raise InputError(f"{folder} holds no model.json")
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved.get("kind") != "heco": raise InputError(f"{path} is of kind {saved.get('kind')!r}")
+        saved = read_record(folder, "heco")
         self = cls(HeCoConfig(**saved["config"]), saved["seed"])
         self.shapes_ = {name: tuple(shape) for name, shape in saved["shapes"].items()}
         self.paths_, self.parts_ = saved["paths"], saved["parts"]
@@ -996,7 +1069,7 @@ def make_vectors(
     if model == "spread": return spread_parts(paths, features, width)
     return unit_rows(find_parts(sum(paths)/len(paths) if features is None else unit_rows(features), width))
 
-# %% ../../nbs/4_papers/41_heco.ipynb #0a7612d2
+# %% ../../nbs/4_papers/41_heco.ipynb #c7ad815f
 def run_papers(
     dataset:str,     # A HeCo dataset
     model:str,       # A row of the table
@@ -1034,11 +1107,7 @@ def run_papers(
     return Outcome(
         metrics=metrics, intervals={"test": intervals}, threshold=None, config=asdict(config) | probing,
         sha256=digest, counts=counts, seconds={"fit": middle - start, "score": end - middle},
-        parameters=fitted.parameters if fitted else {"total": 0, "trained": 0}, details=details)
+        parameters=fitted.parameters if fitted else {"total": 0, "trained": 0}, details=details,
+        model=fitted)
 
-study = Study(
-    name="papers", about="How much of a paper's class can a straight line read from its place in the graph?",
-    datasets=("heco-acm", "heco-aminer", "heco-dblp", "heco-freebase", "heco-sample"), sample="heco-sample",
-    models=("parts", "spread", "heco"), measure="macro_f1_20",
-    columns=tuple(f"{name}_{size}" for size in (20, 40, 60) for name in ("macro_f1", "micro_f1", "auc")),
-    run=run_papers, presets=("best", "paper", "quick", "as_published"))
+study = open_study("papers")

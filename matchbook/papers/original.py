@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['rungs', 'study', 'growing', 'Habits', 'complete_path', 'HabitReader', 'HabitLoss', 'rank_itself', 'fit_habits',
            'run_habits', 'SlowOriginal', 'slow_loss', 'slow_step', 'Shapes', 'make_published', 'open_published',
-           'take_step', 'split_batches', 'measure_slow', 'measure_fast', 'measure_alone', 'run_heco_speed',
-           'make_growing', 'measure_growth', 'run_heco_growth']
+           'take_step', 'split_batches', 'measure_slow', 'measure_fast', 'run_heco_speed', 'make_growing',
+           'measure_growth', 'run_heco_growth', 'hash_batches', 'time_batches', 'write_growing', 'read_growing',
+           'measure_mapped', 'run_graph_mmap']
 
-# %% ../../nbs/4_papers/43_original.ipynb #b0cd7ace
-import hashlib, multiprocessing, time
-from concurrent.futures import ProcessPoolExecutor
+# %% ../../nbs/4_papers/43_original.ipynb #57a570aa
+import hashlib, tempfile, time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ from torch.nn import functional as F
 from ..batches import derive_seed
 from ..datasets import InputError, suggest
 from .graph import Graph, PathCuts, choose_positives, describe_pairs, make_graph, read_heco
-from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, ViewBatches, contrast,
-                                   describe_vectors, probe)
-from ..runs import Outcome, Study, peak_memory_mb, replace_setting
+from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, Reader, SparseTable,
+                                   ViewBatches, contrast, describe_vectors, probe)
+from ..runs import Outcome, PrivateMemory, measure_alone, open_study, peak_memory_mb, replace_setting
 from ..training import train
 
 # %% ../../nbs/4_papers/43_original.ipynb #fb63995e
@@ -53,7 +54,7 @@ def complete_path(
     table = sparse.csr_matrix((np.ones(len(others), np.float32), others, np.arange(n + 1)*(n - 1)), (n, n))
     return replace(graph, paths=graph.paths | {path: table})
 
-# %% ../../nbs/4_papers/43_original.ipynb #4cc2b97d
+# %% ../../nbs/4_papers/43_original.ipynb #6c7c9b0e
 class HabitReader(MeansReader):
     "The original's reader, with positives by other rules."
 
@@ -68,9 +69,9 @@ class HabitReader(MeansReader):
             self.chosen = graph.positives
             if self.chosen is None: self.chosen = choose_positives(graph.paths.values(), 5)
 
-    def read(self, rows=None, *seeds)->Means:
+    def read(self, rows=None, *seeds, share=slice(None))->Means:
         "What the views of some targets read."
-        means = super().read(rows, *seeds)
+        means = super().read(rows, *seeds, share=share)
         rows, pairs, own = means.rows.numpy(), means.pairs, torch.arange(len(means))
         if not self.habits.drawn:
             pairs = torch.from_numpy(np.stack(self.chosen[rows][:, rows].nonzero()).astype(np.int64))
@@ -141,7 +142,7 @@ def fit_habits(
                "itself": rank_itself(schema.numpy(), paths.numpy())}
     return both, figures, losses
 
-# %% ../../nbs/4_papers/43_original.ipynb #fccdfb19
+# %% ../../nbs/4_papers/43_original.ipynb #4eb5b268
 def run_habits(
     dataset:str,     # A HeCo dataset
     model:str,       # One of `rungs`
@@ -178,13 +179,7 @@ def run_habits(
                    {"fit": middle - start, "score": time.perf_counter() - middle},
                    details={"losses": losses})
 
-study = Study(
-    name="habits", about="What does each habit of the original's graph model cost?",
-    datasets=("heco-acm", "heco-aminer", "heco-dblp", "heco-freebase", "heco-sample"), sample="heco-sample",
-    models=tuple(rungs), measure="macro_f1_20",
-    columns=("purity", "chance", "alone", "loss_first", "loss_last", "random_cosine", "itself",
-             "macro_f1_20"),
-    run=run_habits, presets=("as_published", "quick"))
+study = open_study("habits")
 
 # %% ../../nbs/4_papers/43_original.ipynb #45fde216
 class SlowOriginal:
@@ -392,15 +387,7 @@ def measure_fast(
         times.append(time.process_time() - start)
     return {"losses": losses, "seconds": float(np.median(times)), "ready": ready, "peak_mb": peak_memory_mb()}
 
-# %% ../../nbs/4_papers/43_original.ipynb #8780d390
-def measure_alone(
-    measure,   # A function of a module
-    *words,    # What it is given
-):             # What it returns
-    "Call a function in a new process, so that its memory is its own."
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool: return pool.submit(measure, *words).result()
-
+# %% ../../nbs/4_papers/43_original.ipynb #6f676f3b
 def run_heco_speed(
     dataset:str,     # Named in the record; the graph is made up, in the original's shape
     model:str,       # `heco-speed`
@@ -486,3 +473,93 @@ def run_heco_growth(
     return Outcome({"valid": {}, "test": figures}, {}, None, asdict(growing) | {"most": most}, made,
                    {"papers": last["papers"], "links": last["links"]},
                    {"fit": last["epoch"], "score": last["ready"]}, details={"points": points})
+
+# %% ../../nbs/4_papers/43_original.ipynb #d0099d03
+def hash_batches(
+    batches:ViewBatches,
+)->str:   # sha256, in hex
+    "A digest of every number that the batches of an epoch hold."
+    digest = hashlib.sha256()
+    def walk(part):
+        if isinstance(part, dict): part = list(part.values())
+        if isinstance(part, SparseTable): part = part.table
+        if isinstance(part, (list, tuple)):
+            for one in part: walk(one)
+        elif isinstance(part, torch.Tensor) and part.layout == torch.sparse_csr:
+            walk([part.crow_indices(), part.col_indices(), part.values()])
+        elif isinstance(part, torch.Tensor): digest.update(part.numpy())
+    for views in batches: walk(list(vars(views).values()))
+    return digest.hexdigest()
+
+def time_batches(
+    reader:Reader,
+    memory:PrivateMemory,   # Watching
+    seed:int,
+)->dict:                    # seconds (of the processor), private_mb, sha256
+    "An epoch of batches, made and looked at."
+    start = time.process_time()
+    found = hash_batches(ViewBatches(reader, growing.batch, seed, 0))
+    return {"seconds": time.process_time() - start, "sha256": found,
+            "private_mb": max(memory.most_mb, memory.now() - memory.before)}
+
+def write_growing(
+    papers:int,
+    folder:str,   # Where the tables go
+    seed:int,
+)->dict:          # From `time_batches`, in memory; ready and written (processor seconds)
+    "A graph made ready and written, and an epoch of its batches out of memory."
+    torch.set_num_threads(1)
+    graph, start = make_growing(papers, seed), time.process_time()
+    reader = Reader(graph, growing)
+    ready, start = time.process_time() - start, time.process_time()
+    reader.save(folder)
+    written = time.process_time() - start
+    with PrivateMemory() as memory: found = time_batches(reader, memory, seed)
+    tables = [*graph.links.values(), *reader.paths, reader.positives]
+    held = sum(part.nbytes for one in tables for part in (one.indptr, one.indices, one.data))
+    held += sum(one.nbytes for one in [*graph.features.values(), *reader.features.values()])
+    return found | {"ready": ready, "written": written, "tables_mb": held/2**20}
+
+def read_growing(
+    folder:str,   # From `write_growing`
+    seed:int,
+)->dict:          # From `time_batches`, mapped
+    "An epoch of batches out of mapped files; opening them is counted."
+    torch.set_num_threads(1)
+    with PrivateMemory() as memory: return time_batches(Reader.load(folder, growing), memory, seed)
+
+def measure_mapped(
+    papers:int,
+    seed:int = 0,
+)->dict:          # papers, disk_mb; and of both ways what `write_growing` and `read_growing` give
+    "An epoch of batches out of memory and out of mapped files."
+    with tempfile.TemporaryDirectory() as folder:
+        memory = measure_alone(write_growing, papers, folder, seed)
+        mapped = measure_alone(read_growing, folder, seed)
+        disk = sum(path.stat().st_size for path in Path(folder).iterdir())/2**20
+    return {"papers": papers, "disk_mb": disk, "same": memory.pop("sha256") == mapped.pop("sha256"),
+            **{f"memory_{name}": value for name, value in memory.items()},
+            **{f"mapped_{name}": value for name, value in mapped.items()}}
+
+def run_graph_mmap(
+    dataset:str,     # Named in the record; the graphs are made up
+    model:str,       # `graph-mmap`
+    preset:str,      # `quick` measures a hundredth
+    seed:int,        # Of graphs and of what is drawn
+    settings:dict,   # `most` (100,000): papers of the largest graph
+    data:str|None,   # Not used
+    device:str,      # Not used: one thread of the CPU
+)->Outcome:
+    "Seconds and memory of batches out of mapped files, as the graph grows."
+    for name in settings:
+        if name != "most": raise suggest(name, ["most"], "setting")
+    most = settings.get("most", 1000 if preset == "quick" else 100_000)
+    points = [measure_mapped(max(100, int(most*share)), seed) for share in (.03, .1, .3, 1)]
+    last = points[-1]
+    figures = {"seconds_whole": last["mapped_seconds"], "mapped_mb": last["mapped_private_mb"],
+               "tables_mb": last["memory_tables_mb"], "sizes_same": sum(point["same"] for point in points)}
+    made = hashlib.sha256(repr((most, seed)).encode()).hexdigest()
+    return Outcome({"valid": {}, "test": figures}, {}, None, asdict(growing) | {"most": most}, made,
+                   {"papers": last["papers"]},
+                   {"fit": last["memory_seconds"], "score": last["mapped_seconds"]},
+                   details={"points": points})

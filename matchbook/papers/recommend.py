@@ -6,27 +6,30 @@
 __all__ = ['mixed', 'spans', 'best', 'presets', 'study', 'Moment', 'check_years', 'make_moment', 'place_cited', 'measure_each',
            'score_popularity', 'score_coauthors', 'score_terms', 'join_texts', 'score_words', 'score_vectors',
            'level_scores', 'mix_scores', 'choose_weights', 'embed_texts', 'cited_positives', 'prepare_graph', 'Reason',
-           'Guide', 'find_paper', 'ReadingList', 'make_list', 'recommend', 'draw_reason', 'draw_card',
-           'CitationsConfig', 'Lists', 'open_settings', 'show_weights', 'quote_lists', 'read_list', 'run_citations',
-           'compare_rows']
+           'Guide', 'find_paper', 'ReadingList', 'make_list', 'recommend', 'spell_reason', 'draw_card', 'Shelf',
+           'open_shelf', 'CitationsConfig', 'Lists', 'open_settings', 'show_weights', 'quote_lists', 'read_list',
+           'run_citations', 'compare_rows']
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #44e8ba7e
-import html, time
+# %% ../../nbs/4_papers/42_recommend.ipynb #a891a5a3
+import html, json, re, time
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from scipy import sparse
 
-from ..datasets import InputError, suggest
-from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, words
+from ..datasets import InputError, read_jsonl, suggest, write_whole
+from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text, words
 from ..measures import Difference, bootstrap_interval, compare, list_measures
 from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside,
                                     collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
-from ..runs import Outcome, Study, replace_setting
-from ..training import TrainingConfig
+from ..runs import Outcome, open_study, replace_setting
+from ..training import TrainingConfig, read_record
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
 @dataclass(frozen=True, eq=False)
@@ -193,11 +196,11 @@ def choose_weights(
 # %% ../../nbs/4_papers/42_recommend.ipynb #b53afb9d
 def embed_texts(
     texts:list[str],
-    device:str = "auto",   # Where the encoder runs
+    device:str = "auto",      # Where the encoder runs
+    encoder:str = "minilm",   # See `encoders.find_model`; or an object with `encode`
 )->np.ndarray:             # `(n, 384)` float32 unit rows; zeros for a text without a word
     "Texts as a sentence encoder reads them, 256 tokens of each."
-    encoder = TransformerEncoder(TransformerConfig("minilm", max_length=256, device=device))
-    return encoder.embed(texts)
+    return TransformerEncoder(TransformerConfig(encoder, max_length=256, device=device)).embed(texts)
 
 def cited_positives(
     moment:Moment,
@@ -362,13 +365,13 @@ _card = {"box": "max-width:44rem;border:1px solid #8886;border-radius:.7rem;padd
          "small": "font-size:.85em;opacity:.8", "row": "border-top:1px solid #8884;padding:.55rem 0",
          "bar": "height:.25rem;border-radius:.2rem;background:#2780e3;margin:.25rem 0;"}
 
-def draw_reason(
+def spell_reason(
     reason:Reason,
-)->str:   # HTML
+)->str:
     "A reason in words."
-    said = [f"{html.escape(name)}: {html.escape(', '.join(some))}" for name, some in reason.shared.items()]
+    said = [f"{name}: {', '.join(some)}" for name, some in reason.shared.items()]
     if said: return " · ".join(said)
-    return f"by way of {html.escape(reason.path)}" if reason.path else "nothing in the graph: alike by itself"
+    return f"by way of {reason.path}" if reason.path else "nothing in the graph: alike by itself"
 
 def draw_card(
     found:ReadingList,
@@ -382,10 +385,101 @@ def draw_card(
         title = f'{one["place"]}. {html.escape(str(one["title"]))}{year}{tick}'
         rows.append(f'<div style="{_card["row"]}">{title}'
                     f'<div style="{_card["bar"]}width:{width:.0f}%" title="score {one["score"]:.2f}"></div>'
-                    f'<div style="{_card["small"]}">{draw_reason(one["reason"])}</div></div>')
+                    f'<div style="{_card["small"]}">{html.escape(spell_reason(one["reason"]))}</div></div>')
     return (f'<div style="{_card["box"]}"><div style="{_card["small"]}">To read beside</div>'
             f'<div style="font-weight:600;margin-bottom:.5rem">{html.escape(found.about)}</div>'
             f'{"".join(rows)}</div>')
+
+# %% ../../nbs/4_papers/42_recommend.ipynb #3c9408d2
+class Shelf:
+    "Papers with a place each: a reading list for any of them, and for other texts."
+    kind = "shelf"
+
+    def __init__(self,
+        table:pd.DataFrame,             # One row a paper, see `build_papers`
+        vectors:np.ndarray|None = None, # `(n, d)` unit rows; made by the encoder when left out
+        encoder:str = "minilm",         # What places texts; empty where only the graph can
+        device:str = "auto",            # Where it runs
+        where:str = "papers",           # Named in messages
+    ):
+        self.table, self.device, self.where = table.reset_index(drop=True), device, where
+        self.encoder = TransformerConfig(encoder).name
+        self.graph = self._build(self.table)
+        self.vectors = embed_texts(join_texts(self.table), device, encoder) if vectors is None else vectors
+        if len(self.vectors) != len(table):
+            raise InputError(f"{where}: {len(self.vectors)} vectors of {len(table)} papers")
+
+    def _build(self, table):
+        graph = build_papers(table, self.where)
+        links = {pair: some for pair, some in graph.links.items() if "reference" not in pair}
+        return replace(graph, links=links or graph.links)    # what both cite: a reason in numbers only
+
+    def list_for(self,
+        paper,               # Number, id or title
+        count:int = 5,       # How many
+        newer:bool = False,  # Papers as new as this one, or newer, may be listed too
+    )->ReadingList:
+        "What to read beside a paper of the shelf. Raises `InputError` for one that is not there."
+        if isinstance(paper, str) and paper not in set(self.graph.table["id"]):
+            wanted = clean_text(paper)
+            titles = [clean_text(str(title)) for title in self.graph.table["title"]]
+            rows = [row for row, title in enumerate(titles) if title == wanted]
+            if len(rows) > 1:
+                ids = ", ".join(self.graph.table["id"].iloc[rows[:5]])
+                raise InputError(f"{self.where}: {len(rows)} papers have this title; say which by id: {ids}")
+            paper = rows[0] if rows else paper
+        among = np.arange(self.graph.n) if newer else None
+        return recommend(self.graph, self.vectors, paper, count=count, among=among)
+
+    def list_for_text(self,
+        text:str,            # Of one's own, such as an abstract
+        count:int = 5,       # How many
+    )->ReadingList:
+        "What to read beside a text. Raises `InputError` where only the graph can place papers."
+        if not self.encoder:
+            raise InputError(f"{self.where}: these papers were placed by their graph, where a text has no "
+                             "place")
+        if not text.strip(): raise InputError("an empty text; some words were wanted")
+        def spell(some): return " ".join(["", *re.findall(r"\w+", some.casefold()), ""])
+        named = [term for term in self.graph.names.get("term", []) if spell(term) in spell(text)]
+        key = next(name for name in ("id", "doi") if name in self.table)
+        own = {key: "this text", "title": " ".join(text.split())[:100], "terms": named}
+        graph = self._build(pd.concat([self.table, pd.DataFrame([own])], ignore_index=True))
+        vectors = np.concatenate([self.vectors, embed_texts([text], self.device, self.encoder)])
+        return recommend(graph, vectors, graph.n - 1, count=count, among=np.arange(graph.n - 1))
+
+    def save(self,
+        folder:str|Path,     # Made when missing
+    )->Path:                 # The folder
+        "Write papers (JSON lines), vectors (safetensors) and the encoder's name."
+        lines = self.table.to_json(orient="records", lines=True, force_ascii=False)
+        write_whole(Path(folder)/"papers.jsonl", lines)
+        vectors = np.ascontiguousarray(self.vectors, dtype=np.float32)
+        write_whole(Path(folder)/"vectors.safetensors", save_arrays({"papers": vectors}))
+        write_whole(Path(folder)/"model.json", json.dumps({"kind": self.kind, "encoder": self.encoder}))
+        return Path(folder)
+
+    @classmethod
+    def load(cls,
+        folder:str|Path,     # Written by `save`
+    )->"Shelf":
+        "The shelf as it was saved."
+        saved, folder = read_record(folder, cls.kind), Path(folder)
+        vectors = load_arrays((folder/"vectors.safetensors").read_bytes())["papers"]
+        return cls(read_jsonl(folder/"papers.jsonl"), vectors, saved["encoder"], where=str(folder))
+
+def open_shelf(
+    place:str|Path,           # A table of papers (JSON lines), the name of a dataset, or a bundle
+    encoder:str = "minilm",   # What places the papers of a table
+)->Shelf:
+    "A shelf, from wherever papers are."
+    path = Path(place)
+    is_file = path.is_file()
+    if path.is_dir() or (not is_file and "/" in str(place)):
+        from matchbook.bundles import open_bundle
+        return open_bundle(place, ("papers",)).model
+    table, _ = read_paper_table(*(("papers-sample", path) if is_file else (str(place),)))
+    return Shelf(table, None, encoder, where=str(place))
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #886a2472
 mixed = {"blend": ("text", "heco"), "plain-blend": ("text", "co-authors", "popularity"),
@@ -492,7 +586,7 @@ class Lists:
         self.kept[model, id(moment)] = found
         return found
 
-# %% ../../nbs/4_papers/42_recommend.ipynb #2d2587c1
+# %% ../../nbs/4_papers/42_recommend.ipynb #eeadbe72
 def open_settings(
     model:str,       # A row of the table
     preset:str,      # `best`, `quick` or `as_published`
@@ -564,11 +658,14 @@ def run_citations(
     details = {"chosen": show_weights(model, chosen), "each": each.round(4).to_dict("list")}
     if not settings and seed == 0:           # a few lists, only where the book shows them
         details["lists"] = quote_lists(second, score, each["ndcg"].to_numpy())
+    shelf, rows = None, lists.table.iloc[second.rows]
+    if model == "minilm": shelf = Shelf(rows, lists.embed(second), where=dataset)
     if lists.fitted is not None:
         graph = lists.prepare(second)
         vectors, positives = lists.fitted.embed(graph), lists.fitted.prepare(graph).positives
         details |= {"history": lists.fitted.history_.to_dict(), "weights": lists.fitted.weigh(graph),
                     "positives": describe_pairs(positives), "space": describe_vectors(vectors, positives)}
+        if model == "heco": shelf = Shelf(rows, vectors, "", where=dataset)
     return Outcome(
         {"valid": valid, "test": list_measures(places)},
         {"test": {name: bootstrap_interval(each[name].to_numpy()) for name in each}},
@@ -576,15 +673,9 @@ def run_citations(
         {"valid_asking": len(first.new), "valid_candidates": len(first.known), "valid_cited": first.cited.nnz,
          "asking": len(second.new), "candidates": len(second.known), "cited": second.cited.nnz,
          "lost": second.lost}, {"fit": middle - start, "score": end - middle},
-        lists.fitted.parameters if lists.fitted else {"total": 0, "trained": 0}, details)
+        lists.fitted.parameters if lists.fitted else {"total": 0, "trained": 0}, details, shelf)
 
-study = Study(
-    name="citations", about="Which earlier papers does a new one cite?",
-    datasets=("vispub", "papers-sample"), sample="papers-sample",
-    models=("popularity", "co-authors", "terms", "tfidf-words", "minilm", "text", "heco", *mixed),
-    measure="ndcg",
-    columns=("recall_at_10", "recall_at_50", "mrr", "ndcg"), run=run_citations,
-    presets=("best", "quick", "as_published"))
+study = open_study("citations")
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #1cff9451
 def compare_rows(

@@ -7,7 +7,7 @@ is trained here."""
 __all__ = ['methods', 'losses', 'logger', 'AdapterBertConfig', 'cut_titles', 'TitleEncoder', 'contrastive_loss', 'TitleLoss',
            'find_strangers', 'add_strangers', 'AdapterBert']
 
-# %% ../../nbs/3_products/34_adapter_bert.ipynb #e571c3cf
+# %% ../../nbs/3_products/34_adapter_bert.ipynb #0da0887e
 import json, logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -29,9 +29,10 @@ from ..neighbours import build_index
 from .bottleneck import BottleneckConfig, add_adapters, count_weights, describe_base
 from .char_word_lstm import draw_groups, sigmoid_loss
 from .listings import Listings
-from ..training import History, TrainingConfig, copy_tensors, learnt_tensors, put_back, train
+from ..training import (History, TrainingConfig, copy_tensors, find_half, learnt_tensors, put_back,
+                                read_record, share_rows, train)
 
-# %% ../../nbs/3_products/34_adapter_bert.ipynb #4e8348e4
+# %% ../../nbs/3_products/34_adapter_bert.ipynb #12d98691
 methods, losses = ("adapters", "lora", "full"), ("contrastive", "triplet", "multi-similarity", "arcface",
                                                  "sigmoid")
 
@@ -60,7 +61,7 @@ class AdapterBertConfig:
     cached:bool = False  # Forget what a chunk computed until its gradient is due: memory of one chunk
     training:TrainingConfig = TrainingConfig(epochs=3, learning_rate=1e-3, schedule="linear", warmup=.1,
                                              clip_norm=1.,
-                                             precision="bf16")
+                                             precision="auto")
 
     def __post_init__(self):
         for name, known in (("method", methods), ("loss", losses), ("pool", ("mean", "pooler"))):
@@ -141,7 +142,7 @@ class TitleEncoder(nn.Module):
         vectors = torch.cat(found)[torch.argsort(torch.cat(order)).to(found[0].device)]
         return F.normalize(vectors, dim=1) if self.config.normalise or not self.training else vectors
 
-# %% ../../nbs/3_products/34_adapter_bert.ipynb #ff9debd0
+# %% ../../nbs/3_products/34_adapter_bert.ipynb #49ddcd5a
 def contrastive_loss(
     vectors:torch.Tensor,      # `(n, d)`, unit rows
     groups:torch.Tensor,       # `(n,)`
@@ -186,7 +187,7 @@ class TitleLoss(nn.Module):
 
     def forward(self, network, batch):
         "Mean loss, and of how many titles."
-        vectors = network(batch["pieces"])
+        vectors = share_rows(network, batch["pieces"])
         with torch.autocast(vectors.device.type, enabled=False):
             return self.measure(vectors, batch["group"]), len(batch)
 
@@ -220,9 +221,9 @@ def add_strangers(
     some = np.setdiff1d(some[some >= 0], rows.numpy())
     return torch.cat([rows, torch.from_numpy(some)])
 
-# %% ../../nbs/3_products/34_adapter_bert.ipynb #f7f9c788
+# %% ../../nbs/3_products/34_adapter_bert.ipynb #bec54345
 _full = TrainingConfig(epochs=3, learning_rate=5e-5, schedule="linear", warmup=.1, clip_norm=1.,
-                       precision="bf16")
+                       precision="auto")
 _short = TrainingConfig(epochs=1, learning_rate=1e-3, schedule="linear", warmup=.1, clip_norm=1.)
 
 class AdapterBert:
@@ -292,7 +293,7 @@ class AdapterBert:
             width = c.width or self.network_.encoder.config.hidden_size
             loss = TitleLoss(c, int(kind.max()) + 1, width)
         def validate(network):
-            vectors = self.embed(valid.title, torch.bfloat16 if c.training.precision == "bf16" else None)
+            vectors = self.embed(valid.title, find_half(c.training))
             ranked = self._rank(valid, vectors)
             return {"map_at_r": np.nanmean(map_at_r(ranked)),
                     "row_f1": row_scores(ranked, choose_row_threshold(ranked))["row_f1"].mean()}
@@ -371,15 +372,12 @@ class AdapterBert:
         base:str|None = None,     # Where the same base is now, if not where it was
     )->"AdapterBert":
         "The model as it was saved. Raises `InputError` when the base is another."
-        path = Path(folder)/"model.json"
-        if not path.exists(): raise InputError(f"{folder} holds no model.json")
-        saved = json.loads(path.read_text())
-        if saved.get("kind") != "adapter-bert": raise InputError(f"{path} is of kind {saved.get('kind')!r}")
+        saved = read_record(folder, "adapter-bert")
         config = AdapterBertConfig(**saved["config"])
         self = cls(config if base is None else replace(config, base=base), saved["seed"])
         self._build()
         if self.base_ != saved["base"]:
-            raise InputError(f"{path}: trained on another base: {saved['base']}; {self.config.base} is "
+            raise InputError(f"{folder}: trained on another base: {saved['base']}; {self.config.base} is "
                              f"{self.base_}")
         put_back(self.network_, load((Path(folder)/"weights.safetensors").read_bytes()))
         self.history_ = History.from_dict(saved["history"])

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.activations import get_activation
 
-from ..datasets import InputError, write_whole
+from ..datasets import InputError, read_json, write_whole
 
 # %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #045b15f3
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def load_adapters(
     "The base with its saved adapters. Raises `InputError` for adapters of another base."
     path = Path(folder)/"adapters.json"
     if not path.exists(): raise InputError(f"{folder} holds no adapters.json")
-    saved, found = json.loads(path.read_text()), describe_base(encoder)
+    saved, found = read_json(path, "adapters"), describe_base(encoder)
     same = all(found[key] == saved["base"][key] for key in ("model_type", "width", "layers"))
     if not same or abs(found["sum"] - saved["base"]["sum"]) > 1e-4*abs(found["sum"]):
         raise InputError(f"{path}: adapters of another base: {saved['base']}; this one is {found}")

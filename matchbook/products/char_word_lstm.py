@@ -9,7 +9,7 @@ __all__ = ['cuts', 'networks', 'losses', 'pad', 'none', 'unknown', 'cut_title', 
            'sigmoid_loss', 'make_loss', 'TitleLoss', 'forget_words', 'CharWordLSTM', 'PaddedOriginal', 'time_calls',
            'run_lstm_speed', 'compare_states']
 
-# %% ../../nbs/3_products/32_char_word_lstm.ipynb #6058c817
+# %% ../../nbs/3_products/32_char_word_lstm.ipynb #f7c0e14e
 import hashlib, json, os, re, time, zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ from ..measures import choose_row_threshold, map_at_r, rank_rows, row_scores
 from ..neighbours import build_index, join
 from .listings import Listings, read_listings, split_listings
 from ..runs import Outcome
-from ..training import History, TrainingConfig, copy_tensors, train
+from ..training import History, TrainingConfig, copy_tensors, read_record, share_rows, train
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #8b0ba142
 cuts = {"apart": re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_"), "together": re.compile(r"\w+|[^\w\s]+")}
@@ -79,6 +79,7 @@ class WordTable:
 
 def open_table(
     name:str = "glove-twitter-25",   # See `open_word_vectors`; or a folder in `MATCHBOOK_DATA`
+    trusted:bool = False,            # See `open_word_vectors`
 )->WordTable:
     "Word vectors by name, opened once in a process."
     place, shared = Path(name), os.environ.get("MATCHBOOK_DATA")
@@ -88,11 +89,11 @@ def open_table(
         place = files[0]
     if place.is_dir(): raise InputError(f"word vectors {name!r} are a folder; a file was wanted")
     stamp = place.stat() if place.exists() else None
-    return _open_table(name, str(place), stamp and (stamp.st_mtime_ns, stamp.st_size))
+    return _open_table(name, str(place), stamp and (stamp.st_mtime_ns, stamp.st_size), trusted)
 
 @lru_cache(maxsize=4)
-def _open_table(name, place, stamp):
-    vectors = open_word_vectors(place)
+def _open_table(name, place, stamp, trusted):
+    vectors = open_word_vectors(place, trusted)
     return WordTable(name, vectors.key_to_index, vectors.vectors)
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #4482bf4f
@@ -488,7 +489,7 @@ def draw_groups(
     alone = len(batches) > 1 and len(batches[-1]) <= per_group            # one group differs from nothing
     return batches[:-1] if alone else batches
 
-# %% ../../nbs/3_products/32_char_word_lstm.ipynb #0992e971
+# %% ../../nbs/3_products/32_char_word_lstm.ipynb #b8757247
 def sigmoid_loss(
     vectors:torch.Tensor,   # `(n, d)`, unit rows
     groups:torch.Tensor,    # `(n,)`
@@ -532,12 +533,15 @@ class TitleLoss(nn.Module):
         known:object,      # What the network reads beside the batch
     ):
         super().__init__()
-        self.forget, self.known, self.loss = config.forget, known, make_loss(config, groups)
+        self.forget, self.padded = config.forget, config.padded
+        self.known, self.loss = known, make_loss(config, groups)
 
     def forward(self, network, batch):
         "Mean loss, and of how many titles."
         if self.forget: batch = Table(batch.columns | {"words": forget_words(batch["words"], self.forget)})
-        return self.loss(network(batch, self.known), batch["group"]), len(batch)
+        def read(rows): return network(rows, self.known)
+        vectors = read(batch) if self.padded else share_rows(read, batch)     # padding depends on batch mates
+        return self.loss(vectors, batch["group"]), len(batch)
 
 def forget_words(
     words:Ragged,    # One sequence a title
@@ -704,10 +708,7 @@ class CharWordLSTM:
         vectors:str|None = None,  # Where the same word vectors are now, if not where they were
     )->"CharWordLSTM":
         "The model as it was saved. Raises `InputError` when the word vectors are others."
-        path = Path(folder)/"model.json"
-        if not path.exists(): raise InputError(f"{folder} holds no model.json")
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved.get("kind") != "char-word-lstm": raise InputError(f"{path} is of kind {saved.get('kind')!r}")
+        saved = read_record(folder, "char-word-lstm")
         config = CharWordLSTMConfig(**saved["config"])
         self = cls(config if vectors is None else replace(config, vectors=vectors), saved["seed"])
         if self.table.sha256 != saved["vectors_sha256"]:

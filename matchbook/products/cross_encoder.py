@@ -6,7 +6,7 @@
 __all__ = ['marks', 'logger', 'CrossEncoderConfig', 'spell_word', 'mark_words', 'PairReader', 'CrossEncoderNetwork', 'add_lora',
            'draw_epoch', 'EpochOfPairs', 'CrossEncoder']
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #9313f4e6
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #84d170c5
 import logging, math, re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -20,9 +20,10 @@ from ..datasets import InputError, suggest
 from ..encoders import clean_text, open_model
 from .listings import Pairs, read_pair_parts
 from .pair_mlp import PairMatcher
-from ..training import TrainingConfig, learnt_tensors, put_back, train
+from ..training import (TrainingConfig, find_half, learnt_tensors, put_back, share_rows,
+                                train)
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #c233bc9c
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #eb5bc5a2
 @dataclass(frozen=True)
 class CrossEncoderConfig:
     "What is read of a pair, and how it is learnt."
@@ -36,7 +37,7 @@ class CrossEncoderConfig:
     batch:int = 32             # Pairs in a batch
     head_rate:float = 10.      # How many times faster head and marks learn than the encoder
     training:TrainingConfig = TrainingConfig(epochs=4, learning_rate=1e-4, schedule="linear", warmup=.1,
-                                             clip_norm=1., precision="bf16")
+                                             clip_norm=1., precision="auto")
 
     def __post_init__(self):
         if self.pool not in ("mean", "cls"): raise suggest(self.pool, ("mean", "cls"), "pool")
@@ -184,7 +185,7 @@ def draw_epoch(
     at = start % len(no) if count else 0
     return np.concatenate([yes, *([np.concatenate(row)[at:at + count]] if count else [])])
 
-# %% ../../nbs/3_products/36_cross_encoder.ipynb #159a1dde
+# %% ../../nbs/3_products/36_cross_encoder.ipynb #d8492e71
 class EpochOfPairs:
     "The batches of one epoch, each put together when it is asked for."
 
@@ -211,7 +212,7 @@ class CrossEncoder(PairMatcher):
     kind, calibrate, slow = "cross-encoder", "platt", True
     best = CrossEncoderConfig()
     lora = replace(best, lora=16, training=replace(best.training, learning_rate=1e-3), head_rate=1.)
-    quick = replace(best, side=16, negatives=1., training=replace(best.training, epochs=1))
+    quick = replace(best, side=16, negatives=1., training=replace(best.training, epochs=1, precision="no"))
 
     def _build(self):
         self.tokenizer_, encoder = open_model(self.config.base)
@@ -239,12 +240,13 @@ class CrossEncoder(PairMatcher):
             turned = np.random.default_rng(derive_seed(self.seed, epoch, 1)).random(len(pairs)) < .5
             return EpochOfPairs(reader, pairs, rows, turned)
         loss = nn.BCEWithLogitsLoss()
-        def step(network, batch): return loss(network(batch), batch["label"]), len(batch["label"])
+        def step(network, batch):
+            return loss(share_rows(network, batch), batch["label"]), len(batch["label"])
         held = self._reader(valid)
         def validate(network):
             from sklearn.metrics import average_precision_score
-            precision = torch.bfloat16 if c.training.precision == "bf16" else None
-            return {"pr_auc": average_precision_score(valid.label, self._run(*held, precision))}
+            said = self._run(*held, find_half(c.training))
+            return {"pr_auc": average_precision_score(valid.label, said)}
         slow = [w for w in self.network_.encoder.parameters() if w.requires_grad]
         fast = [*self.network_.marks.parameters(), *self.network_.head.parameters()]
         rate, pull = c.training.learning_rate, c.training.weight_decay

@@ -7,10 +7,11 @@ __all__ = ['spaces', 'vector_spaces', 'trained_spaces', 'study', 'benchmarks', '
            'keep_mutual', 'cluster_scores', 'blend_vectors', 'count_neighbours', 'floor_for_neighbours',
            'count_matches', 'threshold_for_matches', 'SizeRule', 'MatchSetsConfig', 'MatchSets', 'measure_sets',
            'worst_rows', 'set_sizes', 'measure_growth', 'list_steps', 'measure_steps', 'open_settings', 'add_padded',
-           'run_duplicates', 'run_self_join', 'draw_clustered', 'run_index_join', 'time_index_joins', 'run_benchmark']
+           'run_duplicates', 'run_self_join', 'draw_clustered', 'run_index_join', 'time_index_joins',
+           'write_shard_files', 'join_shard_files', 'run_index_shards', 'run_benchmark']
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #43aa69f6
-import hashlib, json, time
+# %% ../../nbs/3_products/35_match_sets.ipynb #d0c2fa85
+import hashlib, json, tempfile, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from ..encoders import (TfidfConfig, TfidfEncoder, TransformerConfig, Transforme
 from ..measures import (Ranked, bootstrap_interval, choose_row_threshold, compare, map_at_r,
                                 rank_rows,
                                 row_f1_curve, row_scores)
-from ..neighbours import build_index, hash_bits, join, join_equal, join_hamming
+from ..neighbours import (ShardedIndex, build_index, hash_bits, join, join_equal, join_hamming,
+                                  write_shards)
 from .listings import Listings, count_parts, read_listings, split_listings
 from .pair_judge import PairJudge, PairJudgeConfig, rank_cells
-from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
+from .untrained import RecipeConfig, blend_scores
+from ..runs import (Outcome, PrivateMemory, measure_alone, open_study, peak_memory_mb,
+                            replace_setting, reset_peak)
+from ..training import read_record
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #6c3aba7e
 spaces = ("title", "hash", "words", "chars", "minilm", "lstm", "adapter")   # What `MatchSets` can look at
@@ -209,6 +214,7 @@ class MatchSetsConfig:
     hash_bits:int = 0                    # Bits of the image hash that may differ
     mix:str = "largest"                  # `largest` score, `weighted` mean, or `judged`
     judge:PairJudgeConfig = PairJudgeConfig()  # How the judge is grown
+    drawn:bool = True                    # It also hears the cosines of titles drawn towards their neighbours
     floor:float = 0.2                    # Cosines below this are not looked at
     mutual:int = 0                       # Nearest among which each must be of the other; 0 does not ask
     blend:int = 0                        # Rounds of neighbourhood blending
@@ -238,6 +244,13 @@ class MatchSetsConfig:
         "The spaces that the judge hears; none without a judge."
         return tuple(s for s in self.spaces if s not in trained_spaces) if self.mix == "judged" else ()
 
+    @property
+    def hears(self)->tuple:
+        "What the judge is told; two of them that are told the same can stand for each other."
+        return self.judged, self.drawn
+
+_last_trained = {}   # One space and its seconds: rows of one seed train it once
+
 class MatchSets:
     "A set of matches for every listing, by the scores of some spaces and one threshold."
     best = MatchSetsConfig()
@@ -249,6 +262,7 @@ class MatchSets:
     ):
         self.config, self.seed, self.threshold_, self.encoders_ = config, seed, None, {}
         self.weights_ = self.judge_ = self.blend_ = self.cluster_floor_ = None
+        self.borrowed_ = 0.   # Seconds that a space took which another row of this process had trained
 
     @property
     def weight_(self)->float|list[float]|None:
@@ -261,14 +275,12 @@ class MatchSets:
         fitted:"MatchSets|None" = None,  # Spaces (and the judge of the same ones) are taken from it
     )->"MatchSets":       # Itself
         "Learn the spaces on train, and on valid how they are put together and where sets end."
-        c = self.config
+        c, self.borrowed_ = self.config, 0.
         for name in c.spaces:
             if fitted is not None and name in fitted.encoders_: self.encoders_[name] = fitted.encoders_[name]
             elif name in vector_spaces: self.encoders_[name] = self._fit_space(name, train, valid)
-        if c.judged and fitted is not None and fitted.config.judged == c.judged: self.judge_ = fitted.judge_
-        elif c.judged:
-            self.judge_ = PairJudge(c.judge, self.seed).fit(
-                train, len(valid), lambda part: self.find_in_spaces(part, names=c.judged))
+        if c.judged and fitted is not None and fitted.config.hears == c.hears: self.judge_ = fitted.judge_
+        elif c.judged: self.judge_ = PairJudge(c.judge, self.seed).fit(train, len(valid), self._hear)
         parts = self._find_parts(valid)
         if c.mix != "largest" and len(parts) > 1: self.weights_ = self._choose_weights(parts, valid)
         found = self._put_together(parts, valid)
@@ -285,7 +297,15 @@ class MatchSets:
         if name == "minilm": return TransformerEncoder(self.config.minilm)
         if name == "lstm": from matchbook.products.char_word_lstm import CharWordLSTM as Trained
         else: from matchbook.products.adapter_bert import AdapterBert as Trained
-        return Trained(getattr(self.config, name), self.seed).fit(train, valid)
+        config, start = getattr(self.config, name), time.perf_counter()
+        key = hashlib.sha256(repr((config, self.seed, train.title.tolist(), train.group.tolist(),
+                                   valid.title.tolist(), valid.group.tolist())).encode()).hexdigest()
+        if key in _last_trained: self.borrowed_ += _last_trained[key][1]
+        else:
+            space = Trained(config, self.seed).fit(train, valid)
+            _last_trained.clear()
+            _last_trained[key] = space, time.perf_counter() - start
+        return _last_trained[key][0]
 
     def _value(self, found, valid):
         "The best row-F1 that any threshold gives on valid."
@@ -350,10 +370,21 @@ class MatchSets:
                 found.append(join(vectors if queries is None else vectors[queries], vectors, floor))
         return found
 
+    def _hear(self, items):
+        "What the judge is told of a catalogue: each space, and their mean once titles have been drawn."
+        found = self.find_in_spaces(items, names=self.config.judged)
+        cosines = [one for name, one in zip(self.config.judged, found) if name in vector_spaces]
+        if not self.config.drawn or not cosines: return found
+        usual = RecipeConfig()
+        mean = (sum(cosines)/len(cosines)).maximum(sparse.eye(len(items), dtype=np.float32)).tocsr()
+        mean.sort_indices()
+        mean.data = np.minimum(mean.data, 1)
+        return [*found, blend_scores(mean, usual.near, usual.blended)]
+
     def _find_parts(self, items, queries=None):
         "What is weighed or compared: the spaces; with a judge its scores, and the spaces that stand aside."
         if not self.config.judged: return self.find_in_spaces(items, queries)
-        judged = self.judge_.judge(self.find_in_spaces(items, names=self.config.judged), items.title)
+        judged = self.judge_.judge(self._hear(items), items.title)
         aside = [name for name in self.config.spaces if name not in self.config.judged]
         return [judged, *self.find_in_spaces(items, names=aside)]
 
@@ -423,7 +454,7 @@ class MatchSets:
         folder:str|Path,  # Written by `save`
     )->"MatchSets":
         "The model as it was saved."
-        saved = json.loads((Path(folder)/"model.json").read_text())
+        saved = read_record(folder, "match-sets")
         kinds = {"words": TfidfConfig, "chars": TfidfConfig, "minilm": TransformerConfig,
                  "judge": PairJudgeConfig}
         if saved["config"]["lstm"] is not None:
@@ -565,7 +596,7 @@ def measure_steps(
     for name, config in list_steps(model.config).items():
         if config == model.config: step = model
         else: step = MatchSets(config, model.seed).fit(train, valid, model
-                                                       if config.judged == model.config.judged
+                                                       if config.hears == model.config.hears
                                                        else _share(model, last))
         ranked = step.rank(test)
         value = row_scores(ranked, step.threshold_)["row_f1"]
@@ -585,7 +616,7 @@ def _share(model, last):
     both.encoders_, both.judge_ = model.encoders_, last.judge_
     return both
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #2d892d5a
+# %% ../../nbs/3_products/35_match_sets.ipynb #cb82fc41
 _rows = {"self-only": (), "exact-title": ("title",), "image-hash": ("hash",), "tfidf-words": ("words",),
          "tfidf-chars": ("chars",), "minilm": ("minilm",), "title-or-hash": ("words", "hash"),
          "char-word-lstm": ("lstm",), "words-and-lstm": ("words", "lstm"),
@@ -659,6 +690,9 @@ def run_duplicates(
     device:str,      # Where sentence vectors are made
 )->Outcome:
     "One row of the table of duplicates."
+    if model == "untrained":
+        from matchbook.products.untrained import run_untrained
+        return run_untrained(dataset, model, preset, seed, settings, data, device)
     reading = {name[5:]: value for name, value in settings.items() if name.startswith("data.")}
     settings = {name: value for name, value in settings.items() if not name.startswith("data.")}
     config = open_settings(model, preset, settings)
@@ -702,7 +736,7 @@ def run_duplicates(
         config=asdict(config) | {"threshold_whole": threshold_whole, "weight": matcher.weight_,
                                  "blended": matcher.blend_},
         sha256=digest, counts=count_parts(listings, split),
-        seconds={"fit": middle - start, "score": end - middle},
+        seconds={"fit": middle - start + matcher.borrowed_, "score": end - middle}, model=matcher,
         parameters=trained.parameters if trained is not None else {"total": 0, "trained": 0},
         details={"thresholds": grid.round(2).tolist(),
                  "curves": {name: _curve(part, grid) for name, part in ranked.items()},
@@ -711,11 +745,7 @@ def run_duplicates(
                  # a few titles are quoted, and only of the rows that the book shows
                  "worst": [] if settings or preset != "best" else worst_rows(matcher, test, ranked["test"])})
 
-study = Study(
-    name="duplicates", about="Which listings of a catalogue are the same product?",
-    datasets=("shopee", "shopee-sample"), sample="shopee-sample", models=tuple(_rows), measure="row_f1",
-    columns=("row_f1", "precision", "recall", "map_at_r", "row_f1_whole"), run=run_duplicates,
-    presets=("best", "quick", "plain", "as_published"))
+study = open_study("duplicates")
 
 # %% ../../nbs/3_products/35_match_sets.ipynb #a994fcd6
 def run_self_join(
@@ -816,29 +846,103 @@ def time_index_joins(
         point["recall"] = (point["ivf_pairs"] - n)/max(1, point["flat_pairs"] - n)
     return point
 
-# %% ../../nbs/3_products/35_match_sets.ipynb #12c40640
+# %% ../../nbs/3_products/35_match_sets.ipynb #b4fb1ea2
+def write_shard_files(
+    n:int,           # Rows
+    folder:str,      # Where vectors and index go
+    seed:int,
+    settings:dict,   # See `run_index_shards`
+)->dict:             # Processor seconds write, memory_build, memory_join; write_mb, memory_mb; pairs, sha256
+    "The index written in files, and the same join in memory."
+    import faiss
+    faiss.omp_set_num_threads(1)
+    np.save(f"{folder}/rows.npy", draw_clustered(n, seed))
+    mapped, cells = np.load(f"{folder}/rows.npy", mmap_mode="r"), max(1, int(n**.5))
+    ask, start = np.array(mapped[:settings["queries"]]), time.process_time()
+    with PrivateMemory() as memory:
+        write_shards(mapped, folder, "made-up", "ivf", settings["rows"], cells, settings["probes"], seed)
+    point = {"write": time.process_time() - start, "write_mb": memory.most_mb}
+    start = time.process_time()
+    with PrivateMemory() as memory:
+        index = build_index(np.array(mapped), "ivf", cells, settings["probes"], seed=seed)
+        built = time.process_time()
+        found = index.join(ask, settings["threshold"])
+    return point | {"memory_build": built - start, "memory_join": time.process_time() - built,
+                    "memory_mb": memory.most_mb, "pairs": int(found.nnz), "sha256": _hash_table(found)}
+
+def join_shard_files(
+    folder:str,      # From `write_shard_files`
+    settings:dict,   # See `run_index_shards`
+)->dict:             # files_open, files_join (processor seconds), files_mb, sha256
+    "The join out of mapped files."
+    import faiss
+    faiss.omp_set_num_threads(1)
+    ask = np.load(f"{folder}/rows.npy", mmap_mode="r")[:settings["queries"]]
+    with PrivateMemory() as memory:
+        start = time.process_time()
+        index = ShardedIndex.load(folder, "made-up", ask.shape[1])
+        opened = time.process_time()
+        found = index.join(ask, settings["threshold"])
+    return {"files_open": opened - start, "files_join": time.process_time() - opened,
+            "files_mb": memory.most_mb, "sha256": _hash_table(found)}
+
+def _hash_table(table):
+    digest = hashlib.sha256()
+    for part in (table.indptr, table.indices): digest.update(part.astype(np.int64))
+    digest.update(table.data)
+    return digest.hexdigest()
+
+def run_index_shards(
+    dataset:str,     # Not used: the vectors are made up
+    model:str,       # `index-shards`
+    preset:str,      # `quick` takes small sizes
+    seed:int,        # Of the vectors and of the cells
+    settings:dict,   # `sizes`, `rows` of a file (20,000), `queries` (10,000), `threshold` (.8), `probes` (8)
+    data:str|None,   # Not used
+    device:str,      # Not used: one thread of the CPU
+)->Outcome:
+    "Processor seconds and memory of a join over index files that stay on disk, against the same in memory."
+    usual = {"sizes": [10_000, 30_000, 100_000], "rows": 20_000, "queries": 10_000, "threshold": .8,
+             "probes": 8}
+    if preset == "quick": usual |= {"sizes": [1000, 4000], "rows": 1500}
+    for name in settings:
+        if name not in usual: raise suggest(name, usual, "setting")
+    settings, points = usual | settings, []
+    for n in settings["sizes"]:
+        with tempfile.TemporaryDirectory() as folder:
+            memory = measure_alone(write_shard_files, n, folder, seed, settings)
+            files = measure_alone(join_shard_files, folder, settings)
+            disk = sum(path.stat().st_size for path in Path(folder).glob("*.faiss"))/2**20
+        same = memory.pop("sha256") == files.pop("sha256")
+        points.append({"items": n, "disk_mb": disk, "same": same} | memory | files)
+    last, made = points[-1], hashlib.sha256(repr((settings, seed)).encode()).hexdigest()
+    return Outcome({"valid": {}, "test": {"seconds_whole": last["files_join"], "pairs_whole": last["pairs"],
+                                          "mapped_mb": last["files_mb"], "memory_mb": last["memory_mb"],
+                                          "sizes_same": sum(point["same"] for point in points)}},
+                   {}, settings["threshold"], settings, made, {"rows": last["items"]},
+                   {"fit": last["write"], "score": last["files_join"]}, details={"points": points})
+
+# %% ../../nbs/3_products/35_match_sets.ipynb #2dbbfad3
 def run_benchmark(
     dataset:str,   # A dataset of listings
-    model:str,     # `self-join`, `index-join`, or those of other chapters that end in `speed` or `growth`
+    model:str,     # `self-join`, `index-join`, `index-shards`, or one that another chapter measures
     **more,        # The rest of what a study's run is given
 )->Outcome:
     "One row of the table of times."
     if model == "self-join": return run_self_join(dataset, model, **more)
     if model == "index-join": return run_index_join(dataset, model, **more)
+    if model == "index-shards": return run_index_shards(dataset, model, **more)
     if model == "pair-speed": from matchbook.products.pairs import run_pair_speed as run_speed
     elif model == "heco-speed": from matchbook.papers.original import run_heco_speed as run_speed
     elif model == "heco-growth": from matchbook.papers.original import run_heco_growth as run_speed
+    elif model == "graph-mmap": from matchbook.papers.original import run_graph_mmap as run_speed
+    elif model == "crash": from matchbook.robustness import run_crash as run_speed
+    elif model == "places": from matchbook.robustness import run_places as run_speed
+    elif model == "fuzz": from matchbook.robustness import run_fuzz as run_speed
     elif model == "fusion-speed": from matchbook.clickbait.promise import run_fusion_speed as run_speed
+    elif model == "match-growth": from matchbook.match import run_match_growth as run_speed
+    elif model == "match-ray": from matchbook.bulk import run_match_ray as run_speed
     else: from matchbook.products.char_word_lstm import run_lstm_speed as run_speed
     return run_speed(dataset, model, **more)
 
-benchmarks = Study(
-    name="benchmarks", about="How long does it take, and how does that grow?",
-    datasets=("shopee", "shopee-sample", "ozon-sample", "papers-sample", "videos-sample"),
-    sample="shopee-sample", measure="seconds_whole",
-    models=("self-join", "index-join", "lstm-speed", "pair-speed", "heco-speed", "heco-growth",
-            "fusion-speed"),
-    columns=("seconds_whole", "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",
-             "join_speedup", "index_speedup", "index_recall", "batches_speedup", "folded_speedup",
-             "bf16_speedup", "heco_speedup", "heco_memory", "epoch_speedup", "branch_speedup"),
-    run=run_benchmark, presets=("best", "quick"))
+benchmarks = open_study("benchmarks")

@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.special import expit
 
 from ..batches import derive_seed
-from ..datasets import InputError, write_whole
+from ..datasets import InputError, read_json, write_whole
 from ..encoders import TfidfEncoder, clean_text
 from .listings import Listings
 from .pair_mlp import Forest
@@ -232,7 +232,7 @@ class PairJudge:
         folder:str|Path,  # Written by `save`
     )->"PairJudge":
         "The judge as it was saved."
-        saved = json.loads((Path(folder)/"judge.json").read_text())
+        saved = read_json(Path(folder)/"judge.json", "a judge")
         self = cls(PairJudgeConfig(**saved["config"]), saved["seed"])
         self.encoder_, self.spaces_ = TfidfEncoder.load(Path(folder)/"words"), saved["spaces"]
         self.forest_ = Forest(saved["start"], **load((Path(folder)/"trees.safetensors").read_bytes()))

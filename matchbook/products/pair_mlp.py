@@ -9,9 +9,9 @@ __all__ = ['views', 'overlaps', 'PairwiseBinaryClassifier', 'draw_weights', 'Pai
            'PairMLPConfig', 'batch_pairs', 'gather_sides', 'PairMLP', 'ItemPairMLP', 'SymmetricPairMLP', 'count_flips',
            'Forest', 'BoostedTreesConfig', 'BoostedTrees', 'fold_batch_norms']
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #a6e087ba
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #fce8edf2
 import json, re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from ..datasets import InputError, suggest, write_whole
 from ..encoders import TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text
 from ..measures import Calibration, choose_threshold, fit_calibration
 from .listings import Items, Pairs, read_pair_parts
-from ..training import History, TrainingConfig, copy_tensors, train
+from ..runs import replace_setting
+from ..training import History, TrainingConfig, copy_tensors, read_record, share_rows, train
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #8f20b9bf
 class PairwiseBinaryClassifier(nn.Module):
@@ -349,6 +350,23 @@ class PairMatcher:
         if self.calibration_ is None: raise InputError(f"{self.kind} is not trained yet; call fit first")
         return self.calibration_(self.logits(pairs)) if len(pairs) else np.zeros(0, dtype=np.float32)
 
+    def get_params(self,
+        deep:bool = True,      # Fields of the settings too, as `config__field`
+    )->dict:
+        "What the matcher is made of, in scikit-learn's manner."
+        found = {"config": self.config, "seed": self.seed}
+        return found | (dict(_flatten("config", self.config)) if deep else {})
+
+    def set_params(self, **params)->"PairMatcher":
+        "The same matcher with other settings; what was learnt stays until `fit`."
+        for name, value in params.items():
+            if name in ("config", "seed"): setattr(self, name, value)
+            else:
+                first, _, rest = name.partition("__")
+                if first != "config" or not rest: raise suggest(name, self.get_params(), "parameter")
+                self.config = replace_setting(self.config, rest.replace("__", "."), value)
+        return self
+
     @property
     def parameters(self)->dict[str, int]:
         "Weights: `total` and `trained`."
@@ -373,13 +391,7 @@ class PairMatcher:
         folder:str|Path,       # Written by `save`
     )->"PairMatcher":
         "The matcher as it was saved. Raises `InputError` for a folder of another kind."
-        path = Path(folder)/"model.json"
-        if not path.is_file(): raise InputError(f"{folder} holds no model.json")
-        try: saved = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error: raise InputError(f"{path}: not a saved model ({error})") from None
-        if saved.get("kind") != cls.kind:
-            raise InputError(f"{path} is of kind {saved.get('kind')!r}; {cls.kind!r} was wanted")
-        weights = Path(folder)/"weights.safetensors"
+        saved, weights = read_record(folder, cls.kind), Path(folder)/"weights.safetensors"
         try:
             self = cls(read_config(type(cls.best), saved["config"]), saved["seed"])
             self.threshold_ = saved["threshold"]
@@ -392,6 +404,13 @@ class PairMatcher:
             raise InputError(f"{folder} is damaged: {type(error).__name__}: "
                              f"{(str(error).splitlines() or [''])[0]}") from error
         return self
+
+def _flatten(name, config):
+    "Each field of the settings by its full name."
+    for field in fields(config):
+        value = getattr(config, field.name)
+        yield f"{name}__{field.name}", value
+        if is_dataclass(value): yield from _flatten(f"{name}__{field.name}", value)
 
 def read_config(
     kind:type,       # A frozen dataclass
@@ -497,7 +516,7 @@ def gather_sides(
     if room is None: return [vectors[side] for side in sides]
     return [torch.index_select(vectors, 0, side, out=part[:len(side)]) for side, part in zip(sides, room)]
 
-# %% ../../nbs/3_products/31_pair_mlp.ipynb #9b99e5db
+# %% ../../nbs/3_products/31_pair_mlp.ipynb #94bfdaf8
 class PairMLP(PairMatcher):
     "The original's first network, with its vectors side by side."
     kind = "pair-mlp"
@@ -554,8 +573,9 @@ class PairMLP(PairMatcher):
             self.network_.spread.copy_(torch.from_numpy(np.nanstd(found, axis=0)).clamp(min=1e-6))
         loss = nn.BCEWithLogitsLoss()
         def step(network, batch):
-            place = batch["left"].device
-            return loss(self._ask(network, vectors.to(place), batch), batch["label"]), len(batch)
+            known = vectors.to(batch["left"].device)
+            logits = share_rows(lambda rows: self._ask(network, known, rows), batch)
+            return loss(logits, batch["label"]), len(batch)
         held = self._read(valid) if c.validate else None
         def validate(network):
             from sklearn.metrics import average_precision_score

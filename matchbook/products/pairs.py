@@ -6,7 +6,7 @@
 __all__ = ['known_names', 'study', 'measure_pairs', 'pair_intervals', 'worst_pairs', 'judge_fields', 'mix_scores', 'choose_mix',
            'check_setting', 'open_matcher', 'run_pairs', 'SlowPairs', 'run_pair_speed']
 
-# %% ../../nbs/3_products/37_pairs.ipynb #094aba7c
+# %% ../../nbs/3_products/37_pairs.ipynb #598d591b
 import hashlib, time
 from dataclasses import asdict, fields, is_dataclass, replace
 from inspect import signature
@@ -24,7 +24,7 @@ from .listings import PairParts, Pairs, count_known, read_pair_parts
 from .pair_mlp import (BoostedTrees, CosineConfig, CosineMatcher, ItemPairMLP, PairMLP,
                                          PairMatcher, PairwiseBinaryClassifier, SymmetricPairMLP, batch_pairs,
                                          count_flips, fold_batch_norms, gather_sides)
-from ..runs import Outcome, Study, peak_memory_mb, replace_setting, reset_peak
+from ..runs import Outcome, open_study, peak_memory_mb, replace_setting, reset_peak
 from ..splits import find_clusters
 
 # %% ../../nbs/3_products/37_pairs.ipynb #fa3077f3
@@ -117,7 +117,7 @@ def choose_mix(
         found.append((binary_measures(score, label, threshold)["f1"], weight, threshold))
     return max(found, key=lambda one: one[0])[1:]
 
-# %% ../../nbs/3_products/37_pairs.ipynb #6bd7f20d
+# %% ../../nbs/3_products/37_pairs.ipynb #44635534
 _cosines = {"tfidf-words": "words", "tfidf-chars": "chars", "cosine": "text", "image-cosine": "image"}
 _rows = dict.fromkeys(_cosines, CosineMatcher) | {
     "pair-mlp": PairMLP, "item-pair-mlp": ItemPairMLP, "symmetric-pair-mlp": SymmetricPairMLP,
@@ -210,20 +210,14 @@ def run_pairs(
         counts=parts.counts() | {f"test_{name}": int((count_known(parts) == number).sum())
                                  for number, name in enumerate(known_names)},
         seconds={"fit": middle - start, "score": end - middle}, parameters=matcher.parameters,
+        model=matcher,
         details={"history": matcher.history_.to_dict() if matcher.history_ else {},
                  "reliability": {name: [round(float(x), 4) for x in some] for name, some in
                                  reliability(score, parts.test.label).items()},
                  "rules": judge_fields(parts.test),
                  "worst": worst_pairs(score, parts.test, matcher.threshold_) if quoted else []})
 
-study = Study(
-    name="pairs", about="Are these two listings one product?",
-    datasets=("abt-buy", "amazon-google", "wdc-computers", "beer", "fodors-zagats", "shopee-pairs", "ozon",
-              "walmart-amazon", "dblp-acm", "dblp-scholar", "itunes-amazon", "wdc-cameras", "wdc-shoes",
-              "wdc-watches", "ozon-sample", "pairs-sample"),
-    sample="ozon-sample", models=tuple(_rows), measure="f1",
-    columns=("f1", "precision", "recall", "pr_auc", "ece", "flips"), run=run_pairs,
-    presets=("best", "quick", "as_published"))
+study = open_study("pairs")
 
 # %% ../../nbs/3_products/37_pairs.ipynb #c170310e
 class SlowPairs(torch.utils.data.Dataset):

@@ -1,0 +1,94 @@
+"Ray does the steps of a match: the same bytes as one process, also when a worker is killed on the way."
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from matchbook.bundles import write_bundle
+from matchbook.products.listings import read_listings, read_pair_parts
+from matchbook.products.pair_mlp import BoostedTrees
+
+program = """import sys
+import matchbook.match as m, matchbook.products.untrained as u
+from matchbook.cli import main
+small = u.RecipeConfig(block=150)
+m.hold_folder.__wrapped__.__defaults__ = (small, *m.hold_folder.__wrapped__.__defaults__[1:])
+m.match_catalogue.__defaults__ = (*m.match_catalogue.__defaults__[:-2], small, None)
+if "slow" in sys.argv:                       # so that there is time to kill a worker
+    import time, matchbook.bulk as b
+    do_step = b.do_step
+    def slow_step(*what): time.sleep(.3); do_step(*what)
+    b.do_step = slow_step
+main(["match", "c.csv", "--out", sys.argv[1], *sys.argv[2].split()])"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("bulk")
+    titles = np.tile(read_listings("shopee-sample")[0].title, 3)
+    table = pd.DataFrame({"title": [f"{title} {n//7}" for n, title in enumerate(titles)]})
+    table.to_csv(folder/"c.csv", index=False)
+    start(folder, "here", "--engine here").communicate()
+    return folder
+
+
+def start(folder, out, words, *more):
+    return subprocess.Popen([sys.executable, "-c", program, out, words, *more], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"})
+
+
+def same(folder, one, other):
+    return all((folder/one/name).read_bytes() == (folder/other/name).read_bytes()
+               for name in ("groups.csv", "pairs.csv", "matches.json", "report.html", "review.html"))
+
+
+def find_workers():
+    "Processes of Ray's that are at a step."
+    found = []
+    for path in os.listdir("/proc"):
+        if not path.isdigit(): continue
+        try: words = open(f"/proc/{path}/cmdline").read()
+        except OSError: continue
+        if words.startswith("ray::slow_step"): found.append(int(path))
+    return found
+
+
+def test_two_workers_give_the_same_bytes(place):
+    ray = start(place, "two", "--engine ray --workers 2")
+    out, err = ray.communicate(timeout=300)
+    assert ray.returncode == 0 and "by Ray" in err, err
+    assert same(place, "here", "two")
+    assert not list((place/"two").glob(".steps-*"))
+
+
+def test_workers_hold_a_model_and_judge_the_same(place, tmp_path):
+    pd.read_csv(place/"c.csv").head(400).to_csv(tmp_path/"c.csv", index=False)
+    parts, _ = read_pair_parts("pairs-sample")
+    write_bundle(BoostedTrees(BoostedTrees.quick).fit(parts.train, parts.valid), tmp_path/"trees")
+    out, err = start(tmp_path, "here", "--model trees").communicate(timeout=300)
+    assert "step vectors-" in err and "step judged-" in err, err
+    ray = start(tmp_path, "two", "--model trees --engine ray --workers 2")
+    out, err = ray.communicate(timeout=300)
+    assert ray.returncode == 0 and "steps from judged-" in err, err
+    assert same(tmp_path, "here", "two")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")
+def test_a_worker_that_is_killed_costs_a_retry(place):
+    ray = start(place, "killed", "--engine ray --workers 2", "slow")
+    begun, killed = time.monotonic(), []
+    while not killed and time.monotonic() - begun < 200 and ray.poll() is None:
+        if list((place/"killed").glob(".steps-*/chars-*")) and (some := find_workers()):
+            os.kill(some[0], signal.SIGKILL)
+            killed = some[:1]
+        time.sleep(.05)
+    out, err = ray.communicate(timeout=300)
+    assert killed and ray.returncode == 0, err
+    assert same(place, "here", "killed")

@@ -1,0 +1,333 @@
+"A catalogue as its owner has it: what comes out, what is refused, what is kept; reviewed in a browser."
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from matchbook.bundles import open_model
+from matchbook.match import group_listings, match_catalogue, open_catalogue
+from matchbook.products.listings import read_listings
+from matchbook.products.untrained import (RecipeConfig, blend_scores, find_untrained, mirror, relate_scores,
+                                          shipped_thresholds)
+from matchbook.runs import read_run
+
+rows = [("a", "Red mug 300ml"), ("b", "red mug 300 ml"), ("c", "Blue desk lamp"), ("d", "desk lamp, blue"),
+        ("e", "chair")]
+
+
+root = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch): monkeypatch.chdir(tmp_path)
+
+
+def write(path, text, coding="utf-8"):
+    path.write_bytes(text.encode(coding) if isinstance(text, str) else text)
+    return path
+
+
+def spell(separator=",", end="\n", quote='"'):
+    lines = (f"{one}{separator}{quote}{text}{quote}" for one, text in rows)
+    return end.join(["id" + separator + "title", *lines])
+
+
+@pytest.mark.parametrize(("name", "data"), [
+    ("c.csv", spell().encode()), ("c.csv", spell(";", "\r\n").encode("utf-8-sig")),
+    ("c.csv", ("sep=;\n" + spell(";")).encode("utf-16")), ("c.tsv", spell("\t").encode()),
+    ("c.csv.gz", gzip.compress(spell().encode())), ("c.csv", spell("|").encode("cp1252")),
+    ("c.jsonl", "\n".join(json.dumps(dict(zip(("id", "title"), row))) for row in rows).encode())],
+    ids=["csv", "semicolons", "excel", "tsv", "packed", "bars", "jsonl"])
+def test_every_form_gives_the_same_groups(call, tmp_path, name, data):
+    code, out, _ = call("match", write(tmp_path/name, data), "--out", tmp_path/"out", "--json")
+    assert code == 0 and json.loads(out)["groups"] == 2
+    groups = pd.read_csv(tmp_path/"out"/"groups.csv", dtype=str)
+    assert groups["id"].tolist() == list("abcde") and groups["group"].tolist() == ["0", "0", "1", "1", "2"]
+    assert {path.name for path in (tmp_path/"out").iterdir()} == {
+        "groups.csv", "pairs.csv", "matches.json", "report.html", "review.html", ".lock"}
+
+
+def test_parquet_and_standard_input_too(call, tmp_path, monkeypatch):
+    pd.DataFrame(rows, columns=["id", "title"]).to_parquet(tmp_path/"c.parquet")
+    assert call("match", tmp_path/"c.parquet", "--out", "one")[0] == 0
+    class Stdin: buffer = __import__("io").BytesIO(spell().encode())
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    assert call("match", "-", "--out", "two")[0] == 0
+    assert (tmp_path/"one"/"pairs.csv").read_bytes() == (tmp_path/"two"/"pairs.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "text", "words", "said"), [
+    ("c.csv", "", (), "is empty"), ("c.csv", "id,title\n", (), "a header and no rows"),
+    ("c.csv", "id,title\n1,\"a", (), "may be cut short"),
+    ("c.csv", "id,id\n1,2\n", (), "two columns are named"),
+    ("c.csv", "id,n\n1,2\n3,4\n", (), "no column holds words"),
+    ("c.csv", "id,title\n1,a b\n2\n", (), "line 3"),
+    ("c.csv", spell(), ("--text", "titel"), "did you mean 'title'?"),
+    ("c.csv", spell(), ("--separator", "::"), "one character"),
+    ("c.csv", spell(), ("--threshold", "3"), "at most 1"),
+    ("c.csv", spell(), ("--precision", "95"), "between 0 and 1"),
+    ("c.csv", spell(), ("--aim", "bold"), "bold"),
+    ("c.csv", b"\xff\xfe\x00", (), "UTF-16"), ("c.csv", b"id,title\n1,a\0b\n", (), "NUL"),
+    ("c.xlsx", "x", (), "was wanted"), ("c.zip", "x", (), "cannot read"),
+    ("c.csv", spell(), ("--labels", "none.csv"), "no such file")])
+def test_bad_files_and_words_end_in_one_line(call, tmp_path, name, text, words, said):
+    code, out, err = call("match", write(tmp_path/name, text), "--out", tmp_path/"out", *words)
+    lines = [line for line in err.splitlines() if line.startswith("matchbook: ")]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert said in lines[0] and "Traceback" not in err
+    assert not [path for path in (tmp_path/"out").glob("*") if path.name != ".lock"]
+
+
+def test_a_folder_is_no_catalogue(call, tmp_path):
+    code, _, err = call("match", tmp_path)
+    assert code == 2 and "is a folder" in err
+
+
+def test_equal_rows_are_one_group_and_empty_ones_none(call, tmp_path):
+    write(tmp_path/"c.csv", "title\n" + "same mug\n"*3000)
+    code, out, _ = call("match", tmp_path/"c.csv", "--out", "out", "--json")
+    assert code == 0 and json.loads(out)["largest_group"] == 3000
+    found = open_catalogue(write(tmp_path/"d.csv", 'title,b\nmug,1\n"",2\n"",3\n'))
+    assert match_catalogue(found).group.tolist() == [0, 1, 2]
+
+
+def test_a_huge_cell_is_cut_and_said(tmp_path, caplog):
+    path = write(tmp_path/"c.csv", f"title\n{'mug '*2_500_000}\nlamp\n")
+    assert len(open_catalogue(path).text[0]) == 10_000
+    assert "1 texts are cut" in caplog.text
+
+
+def test_labels_decide_and_the_loop_closes(call, tmp_path):
+    write(tmp_path/"c.csv", spell())
+    write(tmp_path/"labels.csv", "left,right,label\na,b,0\nd,e,1\n")
+    assert call("match", "c.csv", "--labels", "labels.csv", "--out", "out")[0] == 0
+    group = pd.read_csv(tmp_path/"out"/"groups.csv").set_index("id")["group"]
+    assert group["a"] != group["b"] and group["d"] == group["e"]
+    pairs = pd.read_csv(tmp_path/"out"/"pairs.csv").set_index(["left", "right"])
+    assert pairs.loc[("d", "e"), "score"] == 1 and ("a", "b") not in pairs.index
+
+
+def test_enough_labels_choose_the_threshold(tmp_path):
+    listings, _ = read_listings("shopee-sample")
+    table = pd.DataFrame({"id": listings.id, "title": listings.title})
+    table.to_csv(tmp_path/"c.csv", index=False)
+    catalogue = open_catalogue(tmp_path/"c.csv")
+    pairs = match_catalogue(catalogue).pairs().head(400)
+    labels = pairs[["left", "right"]].assign(
+        label=(listings.group[pairs.left] == listings.group[pairs.right]).astype(int))
+    few, many = (match_catalogue(catalogue, labels=some) for some in (labels.head(3), labels))
+    assert few.chosen.startswith("shipped") and "labels of your own" in many.chosen
+    best = max(np.unique(pairs.score), key=lambda at: 2*(labels.label[pairs.score >= at]).sum() /
+               ((pairs.score >= at).sum() + labels.label.sum()))
+    score = pairs.score.to_numpy()
+    assert (score >= many.threshold).sum() == (score >= best).sum()
+
+
+def test_a_bundle_takes_the_recipes_place(call, tmp_path):
+    listings, _ = read_listings("shopee-sample")
+    table = pd.DataFrame({"id": listings.id, "title": listings.title})
+    table.to_csv(tmp_path/"c.csv", index=False)
+    words = ("run", "duplicates", "--dataset", "shopee-sample", "--preset", "quick", "--out", "results")
+    assert call(*words, "--model", "terms-two", "--save", "terms")[0] == 0
+    code, out, err = call("match", "c.csv", "--model", "terms", "--out", "out", "--json")
+    assert code == 0 and json.loads(out)["threshold_from"] == "of the model match-sets", err
+    at = json.loads(out)["threshold"]
+    found = open_model(tmp_path/"terms").find(listings)
+    pairs = pd.read_csv(tmp_path/"out"/"pairs.csv")
+    row = {one: number for number, one in enumerate(listings.id)}
+    for one in pairs.head(200).itertuples():
+        assert found[row[one.left], row[one.right]] == pytest.approx(one.score, abs=1e-4)
+        assert one.match == (one.score >= at)
+    assert call("match", "c.csv", "--model", "terms", "--precision", ".9", "--out", "out")[0] == 2
+    assert call("match", "c.csv", "--model", "nowhere", "--out", "out")[0] == 2
+    code, out, _ = call("search", "c.csv", *listings.title[:2], "--model", "terms", "--k", 3, "--json")
+    cosines = sum(one.embed(listings.title[:2]) @ one.embed(listings.title).T
+                  for one in open_model(tmp_path/"terms").encoders_.values()).toarray()/2
+    best = [row for some in np.argsort(-cosines, axis=1, kind="stable") for row in some[:3]]
+    assert code == 0 and [one["id"] for one in json.loads(out)] == listings.id[best].tolist()
+    assert call("search", "c.csv", "shoes", "--model", "nowhere")[0] == 2
+
+
+def test_parquet_goes_in_and_comes_out(call, tmp_path):
+    pd.DataFrame(rows, columns=["id", "title"]).to_parquet(tmp_path/"c.parquet")
+    assert call("match", "c.parquet", "--out", "out", "--format", "parquet")[0] == 0
+    assert call("match", "c.parquet", "--out", "plain")[0] == 0
+    for name in ("groups", "pairs"):
+        tables = pd.read_parquet(f"out/{name}.parquet"), pd.read_csv(f"plain/{name}.csv")
+        pd.testing.assert_frame_equal(*tables, check_dtype=False, rtol=1e-4)
+    code, _, err = call("match", "c.parquet", "--out", "other", "--format", "xlsx")
+    assert code == 2 and "no form of tables named 'xlsx'" in err and not (tmp_path/"other").exists()
+
+
+def test_two_files_are_linked_across_alone(call, tmp_path):
+    write(tmp_path/"a.csv", spell())
+    write(tmp_path/"b.csv", "sku,name\nx,red mug 300ml\ny,sofa\n")
+    code, _, err = call("match", "a.csv", "b.csv", "--out", "out", "--threshold", ".3")
+    assert code == 0 and "second file: text from name" in err
+    pairs = pd.read_csv(tmp_path/"out"/"pairs.csv")
+    assert set(pairs["right"]) == {"x"} and set(pairs["left"]) == {"a", "b"}
+    assert pd.read_csv(tmp_path/"out"/"groups.csv")["file"].tolist() == [1]*5 + [2]*2
+
+
+def test_search_finds_the_nearest_first(call, tmp_path):
+    code, out, _ = call("search", write(tmp_path/"c.csv", spell()), "blue lamp", "--k", 2, "--json")
+    assert code == 0 and [one["id"] for one in json.loads(out)] == ["c", "d"]
+    assert call("search", tmp_path/"c.csv")[0] == 2
+
+
+def test_the_fast_way_agrees_with_the_plain_one():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        n = int(rng.integers(2, 9))
+        first, second = np.triu_indices(n, 1)
+        kept = rng.random(len(first)) < .6
+        score = rng.random(kept.sum()).astype(np.float32)
+        found = mirror(score, first[kept], second[kept], n)
+        s = found.toarray().astype(float)
+        best = [max((s[i, j] for j in range(n) if j != i and s[i, j] > 0), default=1e-9) for i in range(n)]
+        r = np.array([[1 if i == j else s[i, j]**2/max(best[i], best[j]) for j in range(n)]
+                      for i in range(n)])
+        assert np.allclose(relate_scores(found).toarray(), r, atol=1e-6)
+        pull = np.where(r >= .25, r, 0)
+        b = pull @ s @ pull.T
+        length = np.sqrt(np.diag(b))
+        mixed = np.where(s > 0, .25*s + .75*np.minimum(1, b/np.outer(length, length)), 0)
+        np.fill_diagonal(mixed, 1)
+        assert np.allclose(blend_scores(found, .25, .75, int(rng.integers(1, 5))).toarray(), mixed, atol=1e-5)
+
+
+def test_blocks_and_threads_change_nothing():
+    titles = read_listings("shopee-sample")[0].title
+    whole = find_untrained(titles)
+    for config, threads in ((RecipeConfig(block=97), 1), (RecipeConfig(), 2)):
+        other = find_untrained(titles, config, threads=threads)
+        assert (whole.indices == other.indices).all() and np.allclose(whole.data, other.data, atol=1e-6)
+
+
+def test_no_wrong_pair_chains_two_groups_together():
+    table = np.zeros((6, 6), np.float32)
+    table[:3, :3] = table[3:, 3:] = .9
+    table[2, 3] = table[3, 2] = .8
+    np.fill_diagonal(table, 1)
+    from scipy import sparse
+    assert group_listings(sparse.csr_matrix(table), .5).tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_job_that_is_killed_goes_on_and_ends_the_same(tmp_path):
+    titles = np.tile(read_listings("shopee-sample")[0].title, 3)
+    table = pd.DataFrame({"title": [f"{title} {n//7}" for n, title in enumerate(titles)]})
+    table.to_csv(tmp_path/"c.csv", index=False)
+    program = """import sys
+import matchbook.match as m, matchbook.products.untrained as u
+from matchbook.bundles import open_model
+from matchbook.cli import main
+small = u.RecipeConfig(block=150)
+m.hold_folder.__wrapped__.__defaults__ = (small, *m.hold_folder.__wrapped__.__defaults__[1:])
+m.match_catalogue.__defaults__ = (*m.match_catalogue.__defaults__[:-2], small, None)
+main(["match", "c.csv", "--out", sys.argv[1]])"""
+    def start(out):
+        return subprocess.Popen([sys.executable, "-c", program, out], cwd=tmp_path, stderr=subprocess.PIPE,
+                                text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    straight = start("straight")
+    steps = [line for line in straight.communicate()[1].splitlines() if line.startswith("step")]
+    assert straight.returncode == 0 and len(steps) > 8
+    broken = start("broken")
+    for line in broken.stderr:
+        if line.startswith(steps[len(steps)//2]): break
+    broken.send_signal(signal.SIGKILL)
+    broken.communicate()
+    assert list((tmp_path/"broken").glob(".steps-*/*")) and not (tmp_path/"broken"/"groups.csv").exists()
+    again = start("broken")
+    made = [line for line in again.communicate()[1].splitlines() if line.startswith("step")]
+    assert again.returncode == 0 and 0 < len(made) < len(steps)
+    for name in ("groups.csv", "pairs.csv", "matches.json", "report.html", "review.html"):
+        assert (tmp_path/"straight"/name).read_bytes() == (tmp_path/"broken"/name).read_bytes()
+    assert not list((tmp_path/"broken").glob(".steps-*"))
+
+
+class Trouble:
+    "An `os.fsync` that fails the n-th time."
+    def __init__(self, at, error): self.at, self.error, self.count, self.really = at, error, 0, os.fsync
+
+    def __call__(self, file):
+        self.count += 1
+        if self.count == self.at: raise self.error
+        self.really(file)
+
+
+@pytest.mark.parametrize("error, said", [(KeyboardInterrupt(), "stopped"),
+                                         (OSError(28, "No space left on device"), "No space left on device")])
+def test_in_every_phase_a_stop_or_a_full_disk_loses_nothing(call, tmp_path, monkeypatch, error, said):
+    import matchbook.match as place
+    write(tmp_path/"c.csv", "id,title\n" + "".join(f"{n},mug {n % 7} red {n % 5}\n" for n in range(40)))
+    small, hold = RecipeConfig(block=20), place.hold_folder.__wrapped__
+    monkeypatch.setattr(hold, "__defaults__", (small, *hold.__defaults__[1:]))
+    monkeypatch.setattr(place.match_catalogue, "__defaults__",
+                        (*place.match_catalogue.__defaults__[:-2], small, None))
+
+    def match(out, at=0):
+        trouble = Trouble(at, error)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", trouble)
+            code, _, err = call("match", "c.csv", "--out", out)
+        assert not list(tmp_path.rglob(".part-*"))
+        return code, err, trouble.count
+    def steps(err): return [line for line in err.splitlines() if line.startswith("step")]
+    code, err, writes = match("straight")
+    whole, files = steps(err), sorted(path.name for path in (tmp_path/"straight").glob("[!.]*"))
+    assert code == 0 and len(whole) > 6 and writes > len(whole) + len(files)
+    for at in range(1, writes + 1, 2):            # every file; between them the folder is flushed
+        code, first, _ = match(f"out-{at}", at)
+        assert code in (1, 2) and said in first and "Traceback" not in first, at
+        code, second, _ = match(f"out-{at}")
+        assert code == 0 and len(steps(first)) + len(steps(second)) <= len(whole) + 1, at
+        for name in files:
+            assert (tmp_path/"straight"/name).read_bytes() == (tmp_path/f"out-{at}"/name).read_bytes(), at
+
+
+def test_the_package_ships_what_the_run_file_says():
+    run = read_run(root/"data/results/runs/duplicates/shopee/untrained-best-seed0.json")
+    held = json.loads((root/"matchbook"/"products"/"untrained.json").read_text())
+    assert held["config"] == run["config"]
+    for name in ("thresholds", "thresholds_hashed", "held_out"): assert held[name] == run["details"][name]
+    assert shipped_thresholds().at(20_672) == run["details"]["held_out"]["balanced_whole"]["threshold"]
+
+
+def test_review_in_a_browser(browser, call, tmp_path):
+    "Answers by button and by key, undo, a page closed and opened again, and the table that comes out."
+    hostile = [*rows, ("f", '</script><img src=x onerror="document.title=1">mug'),
+               ("g", 'a "red" mug, 300ml')]
+    pd.DataFrame(hostile, columns=["id", "title"]).to_csv(tmp_path/"c.csv", index=False)
+    assert call("match", "c.csv", "--out", "out")[0] == 0
+    address = (tmp_path/"out"/"review.html").as_uri()
+    browser.get(address)
+    from selenium.webdriver.common.by import By
+    cards = browser.find_elements(By.TAG_NAME, "article")
+    assert len(cards) >= 3 and not browser.find_elements(By.TAG_NAME, "img")
+    assert browser.title == "Review pairs"
+    cards[0].find_element(By.CSS_SELECTOR, "button[value='1']").click()
+    browser.find_element(By.TAG_NAME, "body").send_keys("d")
+    browser.find_element(By.TAG_NAME, "body").send_keys("s")
+    browser.find_element(By.TAG_NAME, "body").send_keys("u")
+    status = lambda: browser.find_element(By.ID, "done").text
+    assert status() == f"2 of {len(cards)} answered"
+    browser.get("about:blank")
+    browser.get(address)
+    assert status() == f"2 of {len(cards)} answered"                       # nothing was lost
+    text = browser.execute_script("return table()")
+    write(tmp_path/"labels.csv", text)
+    labels = pd.read_csv(tmp_path/"labels.csv")
+    asked = json.loads(browser.execute_script("return document.getElementById('pairs').textContent"))["pairs"]
+    assert labels["label"].tolist() == [1, 0]
+    assert labels[["left", "right", "left_text", "right_text"]].to_numpy().tolist() == asked[:2]
+    assert call("match", "c.csv", "--labels", "labels.csv", "--out", "again")[0] == 0
+    browser.set_window_size(390, 844)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    browser.set_window_size(1280, 900)
