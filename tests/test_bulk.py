@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from matchbook.bundles import write_bundle
+from matchbook.datasets import InputError
 from matchbook.products.listings import read_listings, read_pair_parts
 from matchbook.products.pair_mlp import BoostedTrees
 
@@ -21,9 +22,9 @@ m.hold_folder.__wrapped__.__defaults__ = (small, *m.hold_folder.__wrapped__.__de
 m.match_catalogue.__defaults__ = (*m.match_catalogue.__defaults__[:-2], small, None)
 if "slow" in sys.argv:                       # so that there is time to kill a worker
     import time, matchbook.bulk as b
-    do_step = b.do_step
-    def slow_step(*what): time.sleep(.3); do_step(*what)
-    b.do_step = slow_step
+    class SlowActor(b.StepActor):
+        def __call__(self, batch): time.sleep(.3); return super().__call__(batch)
+    b.StepActor = SlowActor
 main(["match", "c.csv", "--out", sys.argv[1], *sys.argv[2].split()])"""
 
 
@@ -56,7 +57,7 @@ def find_workers():
         if not path.isdigit(): continue
         try: words = open(f"/proc/{path}/cmdline").read()
         except OSError: continue
-        if words.startswith("ray::slow_step"): found.append(int(path))
+        if words.startswith("ray::MapWorker(MapBatches(SlowActor))."): found.append(int(path))
     return found
 
 
@@ -92,3 +93,24 @@ def test_a_worker_that_is_killed_costs_a_retry(place):
     out, err = ray.communicate(timeout=300)
     assert killed and ray.returncode == 0, err
     assert same(place, "here", "killed")
+
+
+def test_a_step_that_fails_is_told_and_the_others_are_kept(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_DISABLE_DOCKER_CPU_WARNING", "1")
+    from matchbook.bulk import start_ray
+    engine, ones = start_ray(1), {"x": np.ones(2)}
+    def refuse(): raise InputError("row 3: a number was wanted")
+    def full(): raise OSError(28, "No space left on device")
+    def broken(): return {}["x"]
+    def lost(): os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        for last, told in ((refuse, "row 3: a number was wanted"), (full, "step b: OSError.*No space left"),
+                           (broken, "step b: KeyError\\('x'\\)"),
+                           (lost, "step b: 5 workers were lost at it")):
+            with pytest.raises(InputError, match=told):
+                list(engine(tmp_path)([("a", lambda: ones), ("b", last)]))
+        work = engine(tmp_path)
+        assert [list(found["x"]) for found in work([("a", broken), ("b", lambda: ones)])] == [[1, 1]]*2
+        assert (work.read, work.made) == (1, 1)
+    finally: ray.shutdown()
