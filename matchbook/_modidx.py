@@ -2384,6 +2384,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                            'matchbook/training.py'),
                                     'matchbook.training.TrainingConfig.__post_init__': ( '1_foundations/training.html#trainingconfig.__post_init__',
                                                                                          'matchbook/training.py'),
+                                    'matchbook.training._leave_group': ( '1_foundations/training.html#_leave_group',
+                                                                         'matchbook/training.py'),
                                     'matchbook.training.check_room': ('1_foundations/training.html#check_room', 'matchbook/training.py'),
                                     'matchbook.training.choose_precision': ( '1_foundations/training.html#choose_precision',
                                                                              'matchbook/training.py'),

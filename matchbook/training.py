@@ -11,6 +11,7 @@ __all__ = ['lost', 'logger', 'TrainingConfig', 'scale_rate', 'count_halvings', '
            'join_ranks', 'Training', 'show_progress', 'train']
 
 # %% ../nbs/1_foundations/17_training.ipynb #2e5106be
+import atexit
 import json
 import logging
 import math
@@ -250,6 +251,11 @@ def find_half(
 )->torch.dtype|None:         # For `torch.autocast`; None for float32
     "The number format of scoring within a training, that of its forward pass."
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(config))
+
+@atexit.register
+def _leave_group():
+    "A process whose threads of gloo still run when it ends is aborted, now and then."
+    if dist.is_available() and dist.is_initialized(): dist.destroy_process_group()
 
 @contextmanager
 def open_accelerator(

@@ -19,7 +19,7 @@ import torch
 from scipy import sparse
 
 from ..batches import Ragged, to_positions, whole_folder
-from ..datasets import (InputError, check_columns, find_card, fingerprint, locate, read_csv,
+from ..datasets import (InputError, check_columns, damaged, find_card, fingerprint, locate, read_csv,
                                 read_jsonl, refuse_changes, suggest)
 from ..encoders import (TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text, open_encoder,
                                 words)
@@ -115,7 +115,7 @@ def read_arrays(
     if not path.is_file(): raise InputError(f"no such file: {path}")
     if not zipfile.is_zipfile(path): raise InputError(f"{path}: not an .npz file; it may be cut short")
     try: archive = np.load(path, allow_pickle=trusted)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (*damaged, ValueError) as error:
         raise InputError(f"{path}: not an .npz file ({str(error).splitlines()[0]})") from None
     with archive:
         return {name.removesuffix(".npy"): _load(path, (archive, name), trusted) for name in archive.files}
@@ -123,7 +123,7 @@ def read_arrays(
 def _load(path, member, trusted, mode=None):
     where = path if member is None else f"{path}, {member[1]}"
     try: return member[0][member[1]] if member else np.load(path, mmap_mode=mode, allow_pickle=trusted)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (*damaged, ValueError) as error:
         if "allow_pickle=False" in str(error):
             raise InputError(f"{where}: a pickle, which can run any program when it is read; trusted=True "
                              "opens it, convert_videos makes it safe for good") from None
@@ -226,7 +226,7 @@ def _read_sheet(path):
     try: return pd.read_excel(path, dtype=str)
     except ImportError:
         raise InputError(f"{path}: pip install openpyxl reads it, or save it as CSV") from None
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except (*damaged, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a sheet ({(str(error).splitlines() or ['empty'])[0]})") from None
 
 # %% ../../nbs/2_clickbait/20_videos.ipynb #189233dc

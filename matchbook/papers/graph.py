@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..datasets import (InputError, check_columns, find_card, fingerprint, locate, read_csv,
+from ..datasets import (InputError, check_columns, damaged, find_card, fingerprint, locate, read_csv,
                                 read_json, read_jsonl, read_text, refuse_changes, suggest, write_whole)
 from ..neighbours import hash_file
 
@@ -435,7 +435,7 @@ def is_identity(
                 place = np.arange(len(rows))
                 if np.count_nonzero(rows) != len(rows) or (rows[place, low + place] != 1).any(): return False
             return True
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (*damaged, KeyError, ValueError) as error:
         raise InputError(f"{path}: no array {key!r} in it ({error})") from None
 
 def read_array(
@@ -445,7 +445,7 @@ def read_array(
     "One array of an archive, never as a pickle."
     try:
         with np.load(path, allow_pickle=False) as archive: return archive[key]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (*damaged, KeyError, ValueError) as error:
         raise InputError(f"{path}: no array {key!r} in it ({error})") from None
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #e216788f
