@@ -156,7 +156,8 @@ def number_groups(
     column = check_column(values, what, rows=rows)
     if not len(column): raise InputError(f"{what}: no rows")
     try: return np.unique(column, return_inverse=True)[1]
-    except TypeError: raise InputError(f"{what}: numbers, or text, were wanted; these are mixed") from None
+    except (TypeError, OverflowError):
+        raise InputError(f"{what}: numbers, or text, were wanted; these are mixed") from None
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #57dfcbd3
 def free_memory(

@@ -482,7 +482,9 @@ def run_fuzz(
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
         done = subprocess.run(words, cwd=tests.parent.parent, env=os.environ | told, capture_output=True,
                               text=True)
-        if done.returncode: raise RuntimeError(done.stdout.strip().splitlines()[-1])
+        said = done.stdout.strip().splitlines()
+        wrong = [line for line in said if line[:1] == "E"]
+        if done.returncode: raise RuntimeError("\n".join([*wrong, *said[-1:]]))
         rows = [json.loads(line) for line in record.read_text().splitlines()]
     rows = [{name: row.get(name, 0) for name in ("what", "answered", "refused")} for row in rows]
     total = sum(row["answered"] + row["refused"] for row in rows)
