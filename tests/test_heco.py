@@ -402,9 +402,20 @@ def test_the_loss_falls(fitted):
 def test_vectors_are_float32_unit_rows(fitted, graph):
     for view in module.views:
         found = fitted.embed(graph, view)
-        assert found.dtype == np.float32 and found.shape == (graph.n, fitted.config.width)
+        assert found.dtype == np.float32
+        assert found.shape == (graph.n, fitted.config.width + fitted.config.beside)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     with pytest.raises(InputError, match="did you mean 'paths'"): fitted.embed(graph, "path")
+
+
+def test_what_stands_beside_is_spread_without_training(graph):
+    without = HeCo(dataclasses.replace(short, beside=0), 0).fit(graph).embed(graph)
+    fitted = HeCo(dataclasses.replace(short, beside=12), 0).fit(graph)
+    paths = [module.weigh_path(path) for path in module.list_paths(graph, short).values()]
+    spread = module.spread_parts(paths, graph.features["paper"], 12)
+    np.testing.assert_allclose(fitted.embed(graph)*2**.5, np.hstack([without, spread]), atol=1e-6)
+    with pytest.raises(InputError, match="beside = 4 makes no sense"):
+        dataclasses.replace(HeCo.as_published, beside=4)
 
 
 def test_weights_of_types_and_paths_sum_to_one(fitted, graph):
@@ -648,7 +659,10 @@ def test_wrong_words_are_refused(model, preset, settings, said):
 def test_the_paper_is_tuned_by_its_authors_and_the_rest_is_not():
     assert open_settings("heco", "paper", "heco-aminer", {}).training.patience == 40
     assert open_settings("heco", "paper", "elsewhere", {}) == HeCo.paper
-    assert len({str(open_settings("heco", "best", name, {})) for name in study.datasets}) == 1
+    same = {name for name in study.datasets if open_settings("heco", "best", name, {}) == HeCo.best}
+    assert same == {*study.datasets} - {*module.chosen}
+    chosen, paper = (open_settings("heco", preset, "heco-aminer", {}) for preset in ("best", "paper"))
+    assert dataclasses.replace(chosen, beside=0, training=paper.training) == paper and chosen.beside
     assert set(module.tuned) == {name for name in study.datasets if name != study.sample}
 
 

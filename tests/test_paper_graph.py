@@ -508,6 +508,11 @@ def test_concepts_go_before_keywords_unless_they_are_weak():
     assert module.read_work(work(1, concepts=[weak, strong]), least=0)["terms"] == ["All", "Graph"]
 
 
+@pytest.mark.parametrize("other", [{}, [], 7, None])
+def test_a_work_whose_id_is_no_text_is_none(other):
+    with pytest.raises(InputError, match="no work of OpenAlex.*id"): module.read_work(work(1, id=other))
+
+
 def test_a_work_with_nothing_known_is_a_paper_all_the_same():
     bare = {name: None for name in module.work_fields} | {"id": "W5"}
     found = module.read_work(bare)

@@ -684,6 +684,7 @@ def _read_work(work, least):
     concepts = [one for one in work.get("concepts") or [] if (one.get("score") or 0) >= least]
     terms = name(concepts) or name([*(work.get("keywords") or []), *(work.get("topics") or [])])
     authors = [one.get("author") or {} for one in work.get("authorships") or []]
+    if not isinstance(work["id"], str): raise TypeError("an id that is no text")
     return {"id": work["id"], "title": work.get("title"), "year": work.get("publication_year"),
             "abstract": read_abstract(work.get("abstract_inverted_index")), "terms": terms,
             "authors": [{"id": one.get("id"), "name": one.get("display_name")} for one in authors],
