@@ -2419,6 +2419,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'matchbook.training.read_checkpoint': ( '1_foundations/training.html#read_checkpoint',
                                                                             'matchbook/training.py'),
                                     'matchbook.training.read_record': ('1_foundations/training.html#read_record', 'matchbook/training.py'),
+                                    'matchbook.training.read_tensors': ( '1_foundations/training.html#read_tensors',
+                                                                         'matchbook/training.py'),
                                     'matchbook.training.remove_checkpoints': ( '1_foundations/training.html#remove_checkpoints',
                                                                                'matchbook/training.py'),
                                     'matchbook.training.scale_rate': ('1_foundations/training.html#scale_rate', 'matchbook/training.py'),

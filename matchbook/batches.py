@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .datasets import flush_to_disk, sweep_parts
+from .datasets import InputError, flush_to_disk, sweep_parts
 
 # %% ../nbs/1_foundations/14_batches.ipynb #9d1dbde1
 def derive_seed(
@@ -199,13 +199,14 @@ class Ragged:
         folder:str|Path,   # What `save` wrote
         mmap:bool=True,    # Leave the values on disk until they are used
     )->"Ragged":
-        "Sequences from a folder."
+        "Sequences from a folder. Raises `InputError` for one that `save` has not written."
         values, offsets = Path(folder)/"values.npy", Path(folder)/"offsets.npy"
         for path in (values, offsets):
-            if not path.is_file(): raise ValueError(f"{folder} is no Ragged: {path.name} is missing")
+            if not path.is_file(): raise InputError(f"{folder} is no Ragged: {path.name} is missing")
         mode = "c" if mmap else None   # "c": pages are read when touched, changes stay in memory
         try: return cls(torch.from_numpy(np.load(values, mmap_mode=mode)), np.load(offsets))
-        except (ValueError, EOFError) as error: raise ValueError(f"{folder} is no Ragged: {error}") from error
+        except (ValueError, EOFError, TypeError) as error:
+            raise InputError(f"{folder} is no Ragged: {str(error).splitlines()[0]}") from error
 
 # %% ../nbs/1_foundations/14_batches.ipynb #ecf806da
 def cut_rows(

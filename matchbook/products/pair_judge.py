@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy import sparse
 from scipy.special import expit
 
@@ -21,6 +21,7 @@ from ..datasets import InputError, read_json, write_whole
 from ..encoders import TfidfEncoder, clean_text
 from .listings import Listings
 from .pair_mlp import Forest
+from ..training import read_tensors
 
 # %% ../../nbs/3_products/38_pair_judge.ipynb #86fb7aa4
 def propose_pairs(
@@ -235,5 +236,5 @@ class PairJudge:
         saved = read_json(Path(folder)/"judge.json", "a judge")
         self = cls(PairJudgeConfig(**saved["config"]), saved["seed"])
         self.encoder_, self.spaces_ = TfidfEncoder.load(Path(folder)/"words"), saved["spaces"]
-        self.forest_ = Forest(saved["start"], **load((Path(folder)/"trees.safetensors").read_bytes()))
+        self.forest_ = Forest(saved["start"], **read_tensors(Path(folder)/"trees.safetensors"))
         return self
