@@ -189,6 +189,8 @@ def hold_folder(
         with FileLock(folder/".lock", timeout=0):
             for other in folder.glob(".steps-*"):              # of another catalogue, or of other settings
                 if other != steps: shutil.rmtree(other)
+            done = len(list(steps.glob("*.safetensors")))
+            if done: tell(f"{done} steps are done already; going on")
             if engine is None: engine = KeptSteps if len(catalogue) > config.block else lambda *_: just_work
             yield engine(steps, tell)
             shutil.rmtree(steps, ignore_errors=True)

@@ -471,6 +471,18 @@ def test_a_download_is_tried_again_and_given_up_in_one_line(tmp_path, monkeypatc
     assert len(tried) == 4 and "\n" not in str(told.value)
 
 
+def test_word_vectors_are_asked_for_three_times(monkeypatch):
+    import gensim.downloader
+    tried, waits = [], []
+    def fail(name, return_path):
+        tried.append(name)
+        raise OSError("unplugged\nlong story")
+    monkeypatch.setattr(gensim.downloader, "load", fail)
+    monkeypatch.setattr(encoders._fetch_vectors, "__defaults__", (3, waits.append))
+    with pytest.raises(InputError, match="unplugged") as told: encoders.open_word_vectors("glove-twitter-25")
+    assert len(tried) == 3 and waits == [1, 2] and "\n" not in str(told.value)
+
+
 def test_a_download_with_another_sum_is_thrown_away(tmp_path, monkeypatch):
     import pooch
     write = lambda self, url, output, pooch: Path(output).write_text("x")
