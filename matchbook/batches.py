@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .datasets import flush_to_disk, sweep_parts
+from .datasets import InputError, flush_to_disk, sweep_parts
 
 # %% ../nbs/1_foundations/14_batches.ipynb #9d1dbde1
 def derive_seed(
@@ -48,29 +48,34 @@ def whole_folder(
         for path in (part, old): shutil.rmtree(path, ignore_errors=True)
 
 def _move_aside(folder, old, ours):
-    if not folder.is_dir(): raise ValueError(f"{folder} is a file: a folder was to be written there")
+    if not folder.is_dir(): raise InputError(f"{folder} is a file: a folder was to be written there")
     other = sorted({path.name for path in folder.iterdir()} - ours)
-    if other: raise ValueError(f"{folder} holds {other[0]!r} too: save into a folder of its own")
+    if other: raise InputError(f"{folder} holds {other[0]!r} too: save into a folder of its own")
     folder.rename(old)
 
 # %% ../nbs/1_foundations/14_batches.ipynb #e8ef243d
+def _as_tensor(values, what):
+    try: return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{what}: wanted whole numbers ({str(error).splitlines()[0]})") from None
+
 def check_offsets(
     offsets,     # Where each sequence starts and, last, where all end: `(n + 1,)` whole numbers
     total:int,   # How many elements the sequences hold together
 )->torch.Tensor: # The offsets as int64
     "The offsets, once they are found to be in order."
-    offsets = torch.as_tensor(offsets)
+    offsets = _as_tensor(offsets, "offsets")
     if offsets.ndim != 1 or not len(offsets):
-        raise ValueError(f"offsets: wanted n + 1 numbers in a row, got shape {tuple(offsets.shape)}")
+        raise InputError(f"offsets: wanted n + 1 numbers in a row, got shape {tuple(offsets.shape)}")
     if offsets.is_floating_point() or offsets.is_complex() or offsets.dtype == torch.bool:
-        raise ValueError(f"offsets: wanted whole numbers, got {offsets.dtype}")
+        raise InputError(f"offsets: wanted whole numbers, got {offsets.dtype}")
     offsets = offsets.long()
     fall = (offsets[1:] < offsets[:-1]).nonzero()
-    if offsets[0] != 0: raise ValueError(f"offsets: wanted a 0 first, got {offsets[0]}")
+    if offsets[0] != 0: raise InputError(f"offsets: wanted a 0 first, got {offsets[0]}")
     if len(fall):
         row = int(fall[0, 0])
-        raise ValueError(f"offsets: fall from {offsets[row]} to {offsets[row + 1]} at sequence {row}")
-    if offsets[-1] != total: raise ValueError(f"offsets: end at {offsets[-1]}, but there are {total} values")
+        raise InputError(f"offsets: fall from {offsets[row]} to {offsets[row + 1]} at sequence {row}")
+    if offsets[-1] != total: raise InputError(f"offsets: end at {offsets[-1]}, but there are {total} values")
     return offsets
 
 # %% ../nbs/1_foundations/14_batches.ipynb #f8759c41
@@ -80,13 +85,13 @@ def to_positions(
 )->torch.Tensor:   # Positions from 0 to n - 1, int64, on the CPU
     "Which rows an index means."
     if isinstance(index, slice): return torch.from_numpy(np.arange(*index.indices(n)))
-    index = torch.as_tensor(index).cpu()
-    if index.ndim != 1: raise ValueError(f"index: wanted a row of positions, got shape {tuple(index.shape)}")
+    index = _as_tensor(index, "index").cpu()
+    if index.ndim != 1: raise InputError(f"index: wanted a row of positions, got shape {tuple(index.shape)}")
     if not len(index) and index.dtype != torch.bool: return index.long()
     if index.dtype == torch.bool:
-        if len(index) != n: raise ValueError(f"mask: wanted {n} truths, one for each row, got {len(index)}")
+        if len(index) != n: raise InputError(f"mask: wanted {n} truths, one for each row, got {len(index)}")
         return index.nonzero()[:, 0]
-    if index.is_floating_point(): raise ValueError(f"index: wanted whole numbers, got {index.dtype}")
+    if index.is_floating_point(): raise InputError(f"index: wanted whole numbers, got {index.dtype}")
     bad = index[(index < -n) | (index >= n)]
     if len(bad): raise IndexError(f"row {bad[0]} was asked for, but there are {n}")
     return index.long() % max(n, 1)
@@ -97,6 +102,8 @@ def locate_elements(
     lengths:torch.Tensor,   # How long each is, `(k,)`
 )->tuple[torch.Tensor, torch.Tensor]: # Position of each wanted element; offsets of the result, `(k + 1,)`
     "Where the elements of some sequences lie, one sequence after the other."
+    if starts.shape != lengths.shape or lengths.ndim != 1 or (lengths < 0).any():
+        raise InputError("starts and lengths: one of each a sequence, no length below 0, were wanted")
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     shift = torch.repeat_interleave(starts - offsets[:-1], lengths)
     return shift + torch.arange(len(shift), device=shift.device), offsets
@@ -110,7 +117,7 @@ class Ragged:
 
     def __post_init__(self):
         values = torch.as_tensor(self.values)
-        if not values.ndim: raise ValueError("values: wanted at least one dimension, got a single number")
+        if not values.ndim: raise InputError("values: wanted at least one dimension, got a single number")
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "offsets", check_offsets(self.offsets, len(values)).to(values.device))
 
@@ -133,7 +140,7 @@ class Ragged:
     )->"Ragged":
         "The sequences of all parts, one part after the other."
         parts = list(parts)
-        if not parts: raise ValueError("concat: wanted at least one Ragged, got none")
+        if not parts: raise InputError("concat: wanted at least one Ragged, got none")
         lengths = torch.cat([part.lengths for part in parts])
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         return cls(torch.cat([part.values for part in parts]), offsets)
@@ -189,7 +196,7 @@ class Ragged:
         folder:str|Path,   # Written whole, then renamed
     ):
         "Write values.npy and offsets.npy."
-        if self.values.dtype == torch.bfloat16: raise ValueError("save: .npy has no bfloat16; use float")
+        if self.values.dtype == torch.bfloat16: raise InputError("save: .npy has no bfloat16; use float")
         with whole_folder(folder) as part:
             np.save(part/"values.npy", self.values.detach().cpu().numpy())
             np.save(part/"offsets.npy", self.offsets.cpu().numpy())
@@ -199,13 +206,14 @@ class Ragged:
         folder:str|Path,   # What `save` wrote
         mmap:bool=True,    # Leave the values on disk until they are used
     )->"Ragged":
-        "Sequences from a folder."
+        "Sequences from a folder. Raises `InputError` for one that `save` has not written."
         values, offsets = Path(folder)/"values.npy", Path(folder)/"offsets.npy"
         for path in (values, offsets):
-            if not path.is_file(): raise ValueError(f"{folder} is no Ragged: {path.name} is missing")
+            if not path.is_file(): raise InputError(f"{folder} is no Ragged: {path.name} is missing")
         mode = "c" if mmap else None   # "c": pages are read when touched, changes stay in memory
         try: return cls(torch.from_numpy(np.load(values, mmap_mode=mode)), np.load(offsets))
-        except (ValueError, EOFError) as error: raise ValueError(f"{folder} is no Ragged: {error}") from error
+        except (ValueError, EOFError, TypeError) as error:
+            raise InputError(f"{folder} is no Ragged: {str(error).splitlines()[0]}") from error
 
 # %% ../nbs/1_foundations/14_batches.ipynb #ecf806da
 def cut_rows(
@@ -214,7 +222,7 @@ def cut_rows(
     drop_last:bool=False,   # Leave out the last batch if it is short
 )->list[torch.Tensor]:      # Row numbers of each batch
     "An order of rows, cut into batches."
-    if size < 1: raise ValueError(f"size: wanted at least one row in a batch, got {size}")
+    if size < 1: raise InputError(f"size: wanted at least one row in a batch, got {size}")
     return [rows for rows in order.split(size) if len(rows) == size or (len(rows) and not drop_last)]
 
 # %% ../nbs/1_foundations/14_batches.ipynb #01ef57d7
@@ -249,11 +257,11 @@ class Table:
     def __post_init__(self):
         columns = {name: self._checked(name, column) for name, column in dict(self.columns).items()}
         object.__setattr__(self, "columns", columns)
-        if not columns: raise ValueError("table: wanted at least one column, got none")
+        if not columns: raise InputError("table: wanted at least one column, got none")
         first, n = next(iter(columns)), len(self)
         for name, column in columns.items():
             if len(column) == n: continue
-            raise ValueError(f"column {name!r} has {len(column)} rows, but {first!r} has {n}")
+            raise InputError(f"column {name!r} has {len(column)} rows, but {first!r} has {n}")
 
     @staticmethod
     def _checked(name, column):
@@ -261,8 +269,8 @@ class Table:
         try: column = torch.as_tensor(column)
         except (TypeError, ValueError, RuntimeError):
             got = type(column).__name__
-            raise ValueError(f"column {name!r}: wanted numbers or a Ragged, got {got}") from None
-        if not column.ndim: raise ValueError(f"column {name!r}: wanted a row for each item, got one number")
+            raise InputError(f"column {name!r}: wanted numbers or a Ragged, got {got}") from None
+        if not column.ndim: raise InputError(f"column {name!r}: wanted a row for each item, got one number")
         return column
 
     def __len__(self): return len(next(iter(self.columns.values())))
@@ -277,7 +285,7 @@ class Table:
             if index in self.columns: return self.columns[index]
             raise KeyError(f"no column {index!r}; there are {', '.join(self.columns)}")
         if not isinstance(index, slice) and np.ndim(index) == 0:
-            raise ValueError(f"index: wanted name, slice, positions or mask; for row {index} use [[{index}]]")
+            raise InputError(f"index: wanted name, slice, positions or mask; for row {index} use [[{index}]]")
         if not isinstance(index, slice) or (index.step or 1) < 1: index = to_positions(index, len(self))
         return Table({name: column[index] for name, column in self.columns.items()})
 
@@ -310,5 +318,5 @@ class Table:
         chance = None if seed is None else torch.Generator().manual_seed(derive_seed(seed, epoch))
         lengths = self[column].lengths if isinstance(self[column], Ragged) else self[column]
         if lengths.ndim != 1 or lengths.is_floating_point():
-            raise ValueError(f"column {column!r}: wanted lengths, got {lengths.dtype} {tuple(lengths.shape)}")
+            raise InputError(f"column {column!r}: wanted lengths, got {lengths.dtype} {tuple(lengths.shape)}")
         return Batches(self, order_by_length(lengths.cpu(), size, chance))

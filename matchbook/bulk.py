@@ -16,7 +16,7 @@ import numpy as np
 from .datasets import InputError
 from .match import (Catalogue, KeptSteps, hold_folder, match_catalogue, read_step, write_matches,
                              write_step)
-from .runs import Outcome
+from .runs import Outcome, fill_settings
 from .samples import draw_listings
 
 # %% ../nbs/6_practice/68_bulk.ipynb #d376109d
@@ -93,6 +93,7 @@ def start_ray(
     workers:int|None = None,   # Processors of this machine; all when left out
 )->type:                       # To be given to `hold_folder` as `engine`
     "Ray, on this machine or on the cluster at `RAY_ADDRESS`. Raises `InputError` where it is not installed."
+    if workers is not None and workers < 1: raise InputError(f"workers {workers}: one or more was wanted")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")   # else every pool is told to be an error
     try: import ray, ray.data  # noqa: E401
     except ImportError: raise InputError("--engine ray wants Ray: pip install 'matchbook[scale]'") from None
@@ -138,7 +139,7 @@ def run_match_ray(
     device:str,      # Not used
 )->Outcome:
     "One process against Ray's workers, of which one is killed."
-    settings = {"rows": 2000 if preset == "quick" else 100_000, "workers": 2} | settings
+    settings = fill_settings({"rows": 2000 if preset == "quick" else 100_000, "workers": 2}, settings)
     made = draw_listings(n_groups=settings["rows"]//3 + 10, seed=seed).head(settings["rows"])
     catalogue = Catalogue(made.posting_id.to_numpy(object), made.title.to_numpy(object))
     with tempfile.TemporaryDirectory() as space, ThreadPoolExecutor(1) as pool:

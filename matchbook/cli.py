@@ -224,26 +224,33 @@ def reproduce(
         raise InputError(f"{out} holds the recorded runs; another folder was wanted")
     check_writable(out)
     done = open_list(out, [study, samples, real, longest], resume)
-    for plan in [open_study(study)] if study else studies.values():
+    plans, wanted = [open_study(study)] if study else studies.values(), []
+    for plan in plans:
         for dataset, model, preset, seed, settings in planned_runs(plan, recorded, samples, real):
             place = run_path(plan.name, dataset, model, name_variant(preset, settings), seed)
             old = read_run(recorded/place) if (recorded/place).exists() else None
-            now = read_run(out/place) if str(place) in done and (out/place).exists() else None
-            if now is not None: say(f"{place} is there already")
-            elif real or old is None or sum(old["seconds"].values()) <= longest:
-                say(f"{plan.name}: {model} on {dataset}, preset {preset}, seed {seed} …")
-                now = make_run(plan, dataset, model, preset, seed, settings, resume=resume,
-                               keep=lambda run: write_run(run, out))
-                note_done(out, done, place)
-            figures = [None if one is None else one["metrics"]["test"].get(plan.measure)
-                       for one in (old, now)]
-            rows.append({"study": plan.name, "dataset": dataset, "model": model,
-                         "preset": name_variant(preset, settings), "seed": seed, "measure": plan.measure,
-                         **{name: None if one is None else round(one, 4)
-                            for name, one in zip(("recorded", "now"), figures)},
-                         "verdict": "left out" if now is None else compare_runs(old, now, plan.measure),
-                         "another_machine": name_machine(old, describe_machine())})
-            if now is not None: say(f"… {rows[-1]['verdict']}")
+            short = real or old is None or sum(old["seconds"].values()) <= longest
+            wanted.append((plan, dataset, model, preset, seed, settings, place, old, short))
+    done = {str(one[6]): False for one in wanted if one[8]} | done
+    missing = [place for place, there in done.items() if there is False]
+    if len(missing) + 1 < len(done): say(f"missing: {', '.join(missing)}")
+    for plan, dataset, model, preset, seed, settings, place, old, short in wanted:
+        now = read_run(out/place) if done.get(str(place)) and (out/place).exists() else None
+        if now is not None: say(f"{place} is there already")
+        elif short:
+            say(f"{plan.name}: {model} on {dataset}, preset {preset}, seed {seed} …")
+            now = make_run(plan, dataset, model, preset, seed, settings, resume=resume,
+                           keep=lambda run: write_run(run, out))
+            note_done(out, done, place)
+        figures = [None if one is None else one["metrics"]["test"].get(plan.measure)
+                   for one in (old, now)]
+        rows.append({"study": plan.name, "dataset": dataset, "model": model,
+                     "preset": name_variant(preset, settings), "seed": seed, "measure": plan.measure,
+                     **{name: None if one is None else round(one, 4)
+                        for name, one in zip(("recorded", "now"), figures)},
+                     "verdict": "left out" if now is None else compare_runs(old, now, plan.measure),
+                     "another_machine": name_machine(old, describe_machine())})
+        if now is not None: say(f"… {rows[-1]['verdict']}")
     (out/list_name).unlink(missing_ok=True)
     show(rows, as_json)
     if any(row["another_machine"] for row in rows): say(f"this machine: {describe_machine()}")
@@ -256,13 +263,13 @@ def name_machine(
     "The other machine a figure comes from: there, the last digits may be others."
     return "" if recorded is None or recorded["machine"] == here else recorded["machine"]
 
-list_name = "unfinished.json"   # In the folder of `reproduce`: what is done, as long as something is not
+list_name = "unfinished.json"   # In the folder of `reproduce`: what is done and what is missing, until all is
 
 def open_list(
     out:Path,      # Where new run files go
     asked:list,    # The options of the command
     resume:bool,   # Whether to go on
-)->dict:           # Path of a run file → True; and `key`, which says of what command and code
+)->dict:           # Path of a run file → whether it is done; and `key`: of what command and code
     "What an earlier try of the same command, by the same code, has done."
     from matchbook.runs import find_work
     key = find_work("reproduce", *asked).name

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['logger', 'damaged', 'cards', 'listing_columns', 'InputError', 'suggest', 'flush_to_disk', 'remove_path',
            'sweep_parts', 'write_whole', 'remove_folder', 'list_states', 'refuse_changes', 'check_array',
-           'check_column', 'number_groups', 'free_memory', 'check_memory', 'read_text', 'read_json', 'read_csv',
-           'parse_csv', 'check_columns', 'read_jsonl', 'parse_jsonl', 'find_separator', 'parse_entity', 'read_pairs',
-           'read_graph', 'read_edges', 'Card', 'register', 'find_card', 'read_parquet', 'read_table', 'cache_folder',
-           'locate', 'make_sample', 'download', 'load', 'fingerprint', 'describe', 'cards_page']
+           'check_column', 'check_numbers', 'check_texts', 'check_sparse', 'number_groups', 'free_memory',
+           'check_memory', 'read_text', 'read_json', 'read_csv', 'parse_csv', 'check_columns', 'read_jsonl',
+           'parse_jsonl', 'find_separator', 'parse_entity', 'read_pairs', 'read_graph', 'read_edges', 'Card',
+           'register', 'find_card', 'read_parquet', 'read_table', 'cache_folder', 'locate', 'make_sample', 'download',
+           'load', 'fingerprint', 'describe', 'cards_page']
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #1e96f50c
 import bz2, csv, difflib, gzip, hashlib, importlib.util, io, json, logging, lzma, os, re, shutil, sys
@@ -146,6 +147,45 @@ def check_column(
     if rows is not None and len(column) != rows:
         raise InputError(f"{what}: {len(column)} rows; {rows} were wanted")
     return column
+
+def check_numbers(
+    values,         # One a row
+    what:str,       # Named in the message
+    below:int,      # One more than the highest
+    rows:int|None = None,   # How many there must be; any number when left out
+)->np.ndarray:      # `(n,)` int64
+    "Numbers of rows or columns of something."
+    column = check_column(values, what, rows=rows)
+    if len(column) and (column.dtype.kind not in "iu" or column.min() < 0 or column.max() >= below):
+        raise InputError(f"{what}: whole numbers from 0 on, below {below}, were wanted")
+    return column.astype(np.int64)
+
+def check_texts(
+    values,         # One a row
+    what:str,       # Named in the message
+    rows:int|None = None,   # How many there must be; any number when left out
+)->np.ndarray:      # `(n,)` of str
+    "One text a row. Raises `InputError` naming the first row that is none."
+    column = check_column(values, what, object, rows)
+    bad = next((row for row, one in enumerate(column) if not isinstance(one, str)), None)
+    if bad is not None: raise InputError(f"{what}, row {bad + 1}: {column[bad]!r}; a text was wanted")
+    return column
+
+def check_sparse(
+    table,                # Anything that is told of as a sparse table
+    what:str,             # Named in the message
+    square:bool = True,   # As many rows as columns
+):                        # The same as CSR
+    "A sparse table of finite numbers."
+    from scipy import sparse
+    if not sparse.issparse(table) or table.ndim != 2:
+        raise InputError(f"{what}: a sparse table was wanted, got {type(table).__name__}")
+    if square and table.shape[0] != table.shape[1]:
+        raise InputError(f"{what}: {table.shape[0]} rows and {table.shape[1]} columns; as many were wanted")
+    table = table.tocsr()
+    if table.dtype.kind not in "fiub" or not np.isfinite(table.data).all():
+        raise InputError(f"{what}: a number that is not finite, or none")
+    return table
 
 def number_groups(
     values,         # The group of each row: numbers or text

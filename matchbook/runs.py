@@ -6,10 +6,10 @@
 __all__ = ['studies', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'Outcome', 'Study', 'declare', 'open_study',
            'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak', 'peak_memory_mb', 'PrivateMemory',
            'measure_alone', 'results_folder', 'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings',
-           'show_value', 'replace_setting', 'name_variant', 'is_writer', 'claim_place', 'keep_places', 'find_work',
-           'spell_command', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
-           'to_markdown', 'read_claims', 'claims_table', 'pick_best', 'headline_rows', 'headline_table',
-           'draw_headlines', 'fill_tables', 'compare_runs']
+           'show_value', 'fill_settings', 'replace_setting', 'name_variant', 'is_writer', 'claim_place', 'keep_places',
+           'find_work', 'spell_command', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure',
+           'results_table', 'to_markdown', 'read_claims', 'claims_table', 'pick_best', 'headline_rows',
+           'headline_table', 'draw_headlines', 'fill_tables', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #08f3dde6
 import hashlib, importlib, importlib.util, json, math, multiprocessing, os, platform, re, shlex, shutil
@@ -361,6 +361,19 @@ def show_value(
 )->str:     # As it is written on the command line
     "A setting's value as `parse_settings` reads it."
     return value if isinstance(value, str) else json.dumps(value)
+
+def fill_settings(
+    usual:dict,      # Name → value where it is left out; a whole number is one or more
+    settings:dict,   # Some of them, with other values
+)->dict:             # All of them
+    "Settings by name. Raises `InputError` for a name that is not among them, or a value of another kind."
+    for name, value in settings.items():
+        if name not in usual: raise suggest(name, usual, "setting")
+        kind = type(usual[name])
+        if type(value) is not kind or (kind is int and value < 1):
+            wanted = "a whole number from 1" if kind is int else f"a {kind.__name__}"
+            raise InputError(f"setting {name} = {show_value(value)}: {wanted} was wanted")
+    return usual | settings
 
 def replace_setting(
     config,    # A frozen dataclass

@@ -6,9 +6,9 @@
 __all__ = ['lost', 'logger', 'TrainingConfig', 'scale_rate', 'count_halvings', 'learnt_tensors', 'copy_tensors', 'split_like',
            'put_back', 'History', 'find_best', 'Objective', 'fetch_batches', 'group_batches', 'hold_interrupts',
            'find_kind', 'choose_precision', 'find_half', 'open_accelerator', 'list_checkpoints', 'remove_checkpoints',
-           'write_checkpoint', 'read_checkpoint', 'check_room', 'pack_optimizer', 'unpack_optimizer', 'read_record',
-           'Ranks', 'our_ranks', 'own_rows', 'own_chance', 'SumOfRanks', 'gather_rows', 'share_rows', 'share_norms',
-           'join_ranks', 'Training', 'show_progress', 'train']
+           'write_checkpoint', 'read_tensors', 'read_checkpoint', 'check_room', 'pack_optimizer', 'unpack_optimizer',
+           'read_record', 'Ranks', 'our_ranks', 'own_rows', 'own_chance', 'SumOfRanks', 'gather_rows', 'share_rows',
+           'share_norms', 'join_ranks', 'Training', 'show_progress', 'train']
 
 # %% ../nbs/1_foundations/17_training.ipynb #2e5106be
 import atexit
@@ -41,7 +41,7 @@ from accelerate.utils import (
     send_to_device,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from .batches import derive_seed, whole_folder
@@ -65,6 +65,7 @@ class TrainingConfig:
     patience:int|None = None        # Stop after so many epochs without improvement; None never stops
     checkpoint_seconds:float = 300  # Write a checkpoint so often, and between epochs unless these are short
                                     # against the writing of one; 0 after every step
+    checkpoint_steps:int = 0        # … and after so many steps each time; 0 leaves it to the clock
     device:str = "auto"             # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self):
@@ -75,7 +76,8 @@ class TrainingConfig:
             "precision": self.precision in ("no", "bf16", "fp16", "auto"),
             "clip_norm": self.clip_norm is None or self.clip_norm > 0,
             "patience": self.patience is None or self.patience >= 1,
-            "checkpoint_seconds": self.checkpoint_seconds >= 0}
+            "checkpoint_seconds": self.checkpoint_seconds >= 0,
+            "checkpoint_steps": self.checkpoint_steps >= 0}
         for name, right in wanted.items():
             if not right: raise ValueError(f"{name} = {getattr(self, name)!r} makes no sense here")
 
@@ -313,19 +315,28 @@ def write_checkpoint(
         (part/"record.json").write_text(json.dumps(record))
     remove_checkpoints(folder, but=folder/f"checkpoint-{number}")
 
+def read_tensors(
+    path:Path,    # Safetensors
+)->dict[str, torch.Tensor]:   # By name, on the CPU
+    "Saved tensors. Raises `InputError` for a file that is cut short, or is something else."
+    try: return load(path.read_bytes())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged: {(str(error).splitlines() or [''])[0]}") from error
+
 def read_checkpoint(
     folder:Path,
     made_with:dict,     # How the training that wants to go on is made
 )->tuple[dict, dict]|None: # What `write_checkpoint` was given
     "The newest checkpoint, if there is one and it belongs to this training."
     if not (found := list_checkpoints(folder)): return None
-    record, ours = json.loads((found[-1]/"record.json").read_text()), json.loads(json.dumps(made_with))
-    for name in ours | record["made_with"]:
-        was, now = record["made_with"].get(name), ours.get(name)
+    record, ours = read_json(found[-1]/"record.json", "a checkpoint"), json.loads(json.dumps(made_with))
+    made = record.get("made_with", {})
+    for name in ours | made:
+        was, now = made.get(name), ours.get(name)
         if was == now: continue
         raise ValueError(f"checkpoint in {folder} was made with {name} = {was}, now it is {now}: "
                          "use another folder, or delete it")
-    return record, {path.stem: load_file(path) for path in found[-1].glob("*.safetensors")}
+    return record, {path.stem: read_tensors(path) for path in found[-1].glob("*.safetensors")}
 
 # %% ../nbs/1_foundations/17_training.ipynb #cda91237
 def check_room(
@@ -505,7 +516,7 @@ class Training:
         self.made_with = asdict(config) | {"seed": seed, "monitor": monitor, "rates": self.rates,
             "higher_is_better": higher_is_better, "optimizer": type(optimizer).__name__,
             "processes": accelerator.num_processes}
-        del self.made_with["checkpoint_seconds"]   # changes no number
+        for name in ("checkpoint_seconds", "checkpoint_steps"): del self.made_with[name]   # change no number
         for name, tensor in learnt_tensors(objective).items():
             self.made_with[name] = f"{tensor.dtype} {tuple(tensor.shape)}"
         self.splits = accelerator.is_fsdp2
@@ -578,7 +589,8 @@ class Training:
         self.objective.train()
         for group in group_batches(stream, self.config.accumulate):
             self.step(group, total)
-            if self.agree(time.monotonic() - self.saved >= self.config.checkpoint_seconds): self.save()
+            due = self.config.checkpoint_steps and self.at["step"] % self.config.checkpoint_steps == 0
+            if self.agree(due or time.monotonic() - self.saved >= self.config.checkpoint_seconds): self.save()
             yield self.train_loss(), self.at["batches"], total
         if not self.at["batches"]: raise ValueError(f"batches({epoch}) gave no batches")
 

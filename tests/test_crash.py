@@ -11,6 +11,7 @@ import pytest
 
 from matchbook import cli, robustness, training
 from matchbook.batches import whole_folder
+from matchbook.bulk import start_ray
 from matchbook.datasets import InputError, make_sample, refuse_changes, write_whole
 from matchbook.robustness import Place, commands, find_torn, read_results, run_straight, try_command
 from matchbook.runs import keep_places, read_runs
@@ -23,6 +24,32 @@ def test_a_command_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path)
     again = try_command("tfidf-chars", straight, tmp_path/"try", tmp_path, 2, np.random.default_rng(0))
     assert straight[0] and again["same"] and not again["torn"] and not again["code"]
     assert all(not kill["torn"] for kill in again["kills"])
+
+
+def test_half_of_the_kills_wait_for_something_to_go_on_from(tmp_path):
+    "HeCo with late kills alone: each finds a checkpoint, and the next try goes on from it."
+    straight = run_straight("heco", tmp_path/"straight", tmp_path)
+    assert 0 < straight[2] < straight[1]
+    class Late:
+        "A generator whose every kill is late, and soon."
+        def random(self): return 0.
+        def uniform(self, low, high): return .05
+    again = try_command("heco", straight, tmp_path/"try", tmp_path, 2, Late())
+    assert again["same"] and all(kill["late"] and kill["checkpoint"] for kill in again["kills"])
+    assert again["resumed"] and len(again["kills"]) == 2
+    assert robustness.count_tries([again], {"heco": 1.})[0]["with_checkpoint"] == 2
+
+
+@pytest.mark.parametrize("model,setting,said", [
+    ("crash", "kills=abc", "kills = abc: a whole number from 1"), ("crash", "kills=0", "kills = 0: a whole"),
+    ("crash", "kils=1", "no setting named 'kils'"), ("crash", "commands=heco", "commands = heco: a list"),
+    ("crash", "commands=[]", "a command to kill was wanted"), ("fuzz", "cases=abc", "cases = abc: a whole"),
+    ("match-ray", "workers=0", "workers = 0: a whole"), ("match-ray", "row=9", "no setting named 'row'")])
+def test_a_setting_that_makes_no_sense_is_one_line(call, tmp_path, model, setting, said):
+    code, _, err = call("run", "benchmarks", "--dataset", "shopee-sample", "--model", model, "--preset",
+                        "quick", "--out", tmp_path, "--set", setting)
+    assert code == 2 and said in err.strip().splitlines()[-1], err
+    with pytest.raises(InputError, match="workers 0: one or more"): start_ray(0)
 
 
 def test_half_a_run_file_and_another_figure_are_noticed(tmp_path):
@@ -144,9 +171,13 @@ def test_reproduce_goes_on_where_it_was_stopped(monkeypatch, capsys, tmp_path):
                       *more])
         return stop.value.code, capsys.readouterr()
     dies = 2
-    assert reproduce()[0] == 1 and set(json.loads((tmp_path/cli.list_name).read_text())) - {"key"}
+    assert reproduce()[0] == 1
+    listed = json.loads((tmp_path/cli.list_name).read_text())
+    assert [there for place, there in listed.items() if place != "key"] == [True, True, False]
     dies = None
     code, said = reproduce()
+    last = next(place for place, there in listed.items() if there is False)
+    assert f"missing: {last}\n" in said.err
     assert code == 0 and made == ["self-only", "exact-title", "image-hash"] and "is there already" in said.err
     assert len(json.loads(said.out)) == 3 and not (tmp_path/cli.list_name).exists()
     reproduce()

@@ -245,8 +245,10 @@ main(["match", "c.csv", "--out", sys.argv[1]])"""
     broken.communicate()
     assert list((tmp_path/"broken").glob(".steps-*/*")) and not (tmp_path/"broken"/"groups.csv").exists()
     again = start("broken")
-    made = [line for line in again.communicate()[1].splitlines() if line.startswith("step")]
+    said = again.communicate()[1].splitlines()
+    made = [line for line in said if line.startswith("step")]
     assert again.returncode == 0 and 0 < len(made) < len(steps)
+    assert f"{len(steps) - len(made)} steps are done already; going on" in said
     for name in ("groups.csv", "pairs.csv", "matches.json", "report.html", "review.html"):
         assert (tmp_path/"straight"/name).read_bytes() == (tmp_path/"broken"/name).read_bytes()
     assert not list((tmp_path/"broken").glob(".steps-*"))

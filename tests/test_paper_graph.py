@@ -564,10 +564,14 @@ def test_the_way_to_pytorch_geometric(monkeypatch):
     with pytest.raises(InputError, match="to_pyg needs the package torch_geometric"): to_pyg(graph)
     fake.HeteroData = Store
     data = to_pyg(graph)
-    there, back = data["paper", "to", "author"].edge_index, data["author", "to", "paper"].edge_index
+    there, back = data["paper", "to", "author"].edge_index, data["author", "rev_to", "paper"].edge_index
     assert (there == back.flip(0)).all() and there.shape[1] == graph.links["paper", "author"].nnz
     assert data["paper"].x.shape == (360, 60) and data["subject"].num_nodes == 24
     assert (data["paper"].y.numpy() == graph.labels).all() and not hasattr(data["subject"], "x")
+    chain = sparse.csr_matrix(([1., 1.], ([0, 1], [1, 2])), (3, 3))
+    data = to_pyg(module.Graph("paper", {"paper": 3}, {("paper", "paper"): chain}))
+    assert data["paper", "to", "paper"].edge_index.tolist() == [[0, 1], [1, 2]]
+    assert data["paper", "rev_to", "paper"].edge_index.tolist() == [[1, 2], [0, 1]]
 
 
 def test_nodes_are_called_by_their_names():

@@ -294,6 +294,16 @@ def test_stopped_at_any_batch_ends_the_same(tmp_path, accumulate, error):
         assert outcome(folder=folder, config=often) == wanted
 
 
+def test_a_checkpoint_after_so_many_steps(tmp_path):
+    "Killed at its 10th batch, a training goes on from step 6; how often it writes changes no number."
+    one = replace(config, epochs=2, checkpoint_seconds=1e9, checkpoint_steps=3)
+    with pytest.raises(RuntimeError): outcome(raising(RuntimeError, 7), folder=tmp_path, config=one)
+    (folder,) = tmp_path.glob("checkpoint-*")
+    assert json.loads((folder/"record.json").read_text())["at"]["step"] == 6
+    assert outcome(folder=tmp_path, config=replace(one, checkpoint_steps=0)) == outcome(
+        config=replace(config, epochs=2))
+
+
 def test_interrupted_while_the_optimizer_writes(tmp_path):
     "A real SIGINT between two weights of one step: the step is finished, then saved."
     class Interrupted(torch.optim.SGD):
@@ -425,7 +435,8 @@ def test_a_measure_that_is_no_number_stops():
 
 @pytest.mark.parametrize("name, value", [
     ("epochs", 0), ("learning_rate", 0), ("schedule", "step"), ("warmup", 1), ("clip_norm", 0),
-    ("accumulate", 0), ("precision", "fp8"), ("patience", 0), ("checkpoint_seconds", -1)])
+    ("accumulate", 0), ("precision", "fp8"), ("patience", 0), ("checkpoint_seconds", -1),
+    ("checkpoint_steps", -1)])
 def test_settings_that_make_no_sense(name, value):
     with pytest.raises(ValueError, match=name): TrainingConfig(**{name: value})
 

@@ -327,7 +327,8 @@ class FineTuned(HeadlineModel):
         mark = claim_folder(folder, {
             "base": self.base_, "posts": hashlib.sha256("\0".join(train.text).encode()).hexdigest(),
             "settings": asdict(replace(self.config, training=replace(
-                self.config.training, checkpoint_seconds=0., device="auto"))), "seed": self.seed})
+                self.config.training, checkpoint_seconds=0., checkpoint_steps=0, device="auto"))),
+            "seed": self.seed})
         super().fit(train, valid, folder)
         mark.unlink(missing_ok=True)                   # another process of this run may have been quicker
         return self

@@ -726,7 +726,8 @@ def map_tables(
     "Tables that stay on disk until their rows are read. Raises `InputError` for a file that has changed."
     path = Path(folder)/"tables.json"
     if not path.exists(): raise InputError(f"{folder} holds no tables.json; write_tables writes it last")
-    told, tables = json.loads(path.read_text(encoding="utf-8")), {}
+    told, tables = read_json(path), {}
+    check_columns(told, ("tables", "card"), path)
     for number, one in enumerate(told["tables"]):
         arrays = []
         for part, pages in enumerate(one["pages"]):
@@ -757,5 +758,5 @@ def to_pyg(
     for (start, end), links in graph.links.items():
         cells = links.tocoo()
         both = torch.from_numpy(np.stack([cells.row, cells.col]).astype(np.int64))
-        data[start, "to", end].edge_index, data[end, "to", start].edge_index = both, both.flip(0)
+        data[start, "to", end].edge_index, data[end, "rev_to", start].edge_index = both, both.flip(0)
     return data

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
@@ -30,7 +30,7 @@ from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pair
                                     read_heco, weigh_others, write_tables)
 from ..runs import Outcome, open_study, replace_setting
 from ..training import (History, TrainingConfig, copy_tensors, gather_rows, own_chance, own_rows,
-                                read_record, train)
+                                read_record, read_tensors, train)
 
 # %% ../../nbs/4_papers/41_heco.ipynb #2af0f849
 class _Product(torch.autograd.Function):
@@ -933,7 +933,7 @@ class HeCo:
         self.paths_, self.parts_ = saved["paths"], saved["parts"]
         self.history_ = History.from_dict(saved["history"])
         with torch.random.fork_rng(): self.network_ = self._build()
-        self.network_.load_state_dict(load((Path(folder)/"weights.safetensors").read_bytes()))
+        self.network_.load_state_dict(read_tensors(Path(folder)/"weights.safetensors"))
         self.network_.eval()
         return self
 

@@ -18,18 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from scipy import sparse
 
-from ..datasets import InputError, read_jsonl, suggest, write_whole
+from ..datasets import InputError, check_array, check_sparse, read_jsonl, suggest, write_whole
 from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text, words
 from ..measures import Difference, bootstrap_interval, compare, list_measures
 from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside,
                                     collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
 from ..runs import Outcome, open_study, replace_setting
-from ..training import TrainingConfig, read_record
+from ..training import TrainingConfig, read_record, read_tensors
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,8 @@ def place_cited(
     cited:sparse.csr_matrix,   # `(q, c)` the answers
 )->list[np.ndarray]:           # Of each new paper the places of what it cites; the first place is 1
     "The places of the answers."
-    score = np.asarray(score)
+    score, cited = check_array(score, "scores"), check_sparse(cited, "answers", square=False)
+    if score.dtype.kind not in "fiub": raise InputError(f"scores: {score.dtype}; numbers were wanted")
     if score.shape != cited.shape: raise InputError(f"scores {score.shape}, but answers {cited.shape}")
     if not np.isfinite(score).all():
         raise InputError(f"row {np.flatnonzero(~np.isfinite(score).all(1))[0]}: a score is not finite")
@@ -167,6 +167,8 @@ def level_scores(
     score:np.ndarray,   # `(q, c)`
 )->np.ndarray:          # `(q, c)` float32; zeros where all candidates are equal
     "Scores with mean 0 and deviation 1 in each row."
+    if np.ndim(score := check_array(score, "scores")) != 2 or score.dtype.kind not in "fiub":
+        raise InputError(f"scores: {score.dtype} of shape {score.shape}; rows of numbers were wanted")
     score = score - score.mean(1, keepdims=True)
     spread = score.std(1, keepdims=True)
     return (score/np.where(spread > 1e-9, spread, 1)).astype(np.float32)
@@ -176,7 +178,11 @@ def mix_scores(
     weights:tuple,             # One each
 )->np.ndarray:                 # `(q, c)` float32
     "Scores, brought to one scale and added."
-    return sum(weight*level_scores(score) for weight, score in zip(weights, scores, strict=True))
+    levelled = [level_scores(score) for score in scores]
+    if len(scores) != len(weights) or len({np.shape(one) for one in levelled}) > 1:
+        raise InputError(f"{len(scores)} tables of scores, {len(weights)} weights: one each, and tables of "
+                         "one shape, were wanted")
+    return sum(weight*score for weight, score in zip(weights, levelled))
 
 def choose_weights(
     scores:list[np.ndarray],   # Of the *first* moment, each `(q, c)`
@@ -184,6 +190,7 @@ def choose_weights(
     steps:int = 10,            # Weights are multiples of one over this
 )->tuple[float, ...]:          # One each, sum one
     "The weights with the best nDCG; of equals the most even ones."
+    if steps < 1: raise InputError(f"steps = {steps}: one or more was wanted")
     levelled, best = [level_scores(score) for score in scores], (-1., 0., ())
     for parts in product(range(steps + 1), repeat=len(scores)):
         if sum(parts) != steps: continue
@@ -465,7 +472,7 @@ class Shelf:
     )->"Shelf":
         "The shelf as it was saved."
         saved, folder = read_record(folder, cls.kind), Path(folder)
-        vectors = load_arrays((folder/"vectors.safetensors").read_bytes())["papers"]
+        vectors = read_tensors(folder/"vectors.safetensors")["papers"].numpy()
         return cls(read_jsonl(folder/"papers.jsonl"), vectors, saved["encoder"], where=str(folder))
 
 def open_shelf(

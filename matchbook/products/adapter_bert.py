@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
@@ -30,7 +30,7 @@ from .bottleneck import BottleneckConfig, add_adapters, count_weights, describe_
 from .char_word_lstm import draw_groups, sigmoid_loss
 from .listings import Listings
 from ..training import (History, TrainingConfig, copy_tensors, find_half, learnt_tensors, put_back,
-                                read_record, share_rows, train)
+                                read_record, read_tensors, share_rows, train)
 
 # %% ../../nbs/3_products/34_adapter_bert.ipynb #12d98691
 methods, losses = ("adapters", "lora", "full"), ("contrastive", "triplet", "multi-similarity", "arcface",
@@ -379,7 +379,7 @@ class AdapterBert:
         if self.base_ != saved["base"]:
             raise InputError(f"{folder}: trained on another base: {saved['base']}; {self.config.base} is "
                              f"{self.base_}")
-        put_back(self.network_, load((Path(folder)/"weights.safetensors").read_bytes()))
+        put_back(self.network_, read_tensors(Path(folder)/"weights.safetensors"))
         self.history_ = History.from_dict(saved["history"])
         self.threshold_, self.floor_ = saved["threshold"], saved["floor"]
         self.network_.eval()

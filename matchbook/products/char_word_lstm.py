@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
@@ -33,7 +33,8 @@ from ..measures import choose_row_threshold, map_at_r, rank_rows, row_scores
 from ..neighbours import build_index, join
 from .listings import Listings, read_listings, split_listings
 from ..runs import Outcome
-from ..training import History, TrainingConfig, copy_tensors, read_record, share_rows, train
+from ..training import (History, TrainingConfig, copy_tensors, read_record, read_tensors, share_rows,
+                                train)
 
 # %% ../../nbs/3_products/32_char_word_lstm.ipynb #8b0ba142
 cuts = {"apart": re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_"), "together": re.compile(r"\w+|[^\w\s]+")}
@@ -717,7 +718,7 @@ class CharWordLSTM:
         self.history_ = History.from_dict(saved["history"])
         self.threshold_, self.floor_ = saved["threshold"], saved["floor"]
         with torch.random.fork_rng(): self.network_ = self._build()
-        self.network_.load_state_dict(load((Path(folder)/"weights.safetensors").read_bytes()))
+        self.network_.load_state_dict(read_tensors(Path(folder)/"weights.safetensors"))
         self.network_.eval()
         return self
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..datasets import (InputError, check_columns, find_card, fingerprint, locate, parse_entity,
-                                read_csv, read_pairs, read_parquet, read_table, refuse_changes, suggest)
+from ..datasets import (InputError, check_array, check_column, check_columns, check_texts, find_card,
+                                fingerprint, locate, parse_entity, read_csv, read_pairs, read_parquet,
+                                read_table, refuse_changes, suggest)
 from ..splits import Split, split_by_cluster, split_by_percentile
 
 # %% ../../nbs/3_products/30_listings.ipynb #e739a9dc
@@ -203,8 +204,9 @@ def check_labels(
     where:str|Path = "pairs", # Named in messages
 )->np.ndarray:                # `(p,)` 0 or 1, int64
     "Labels, once they are found to be 0 or 1. Raises `InputError` naming the row."
-    label = np.asarray(label)
-    values = pd.to_numeric(pd.Series(label.ravel()), errors="coerce").to_numpy(dtype=float)
+    label = check_array(label, f"{where}: labels")
+    try: values = pd.to_numeric(pd.Series(label.ravel()), errors="coerce").to_numpy(dtype=float)
+    except (TypeError, ValueError) as error: raise InputError(f"{where}: labels: {error}") from None
     bad = np.flatnonzero(~np.isin(values, (0., 1.)))
     if len(bad):
         found = label.ravel().tolist()[bad[0]]
@@ -216,7 +218,9 @@ def pair_keys(
     right:np.ndarray,  # `(p,)` row numbers
 )->np.ndarray:         # `(p,)` one number a pair, the same whichever side comes first
     "What tells pairs apart."
-    return np.minimum(left, right).astype(np.int64)*2**31 + np.maximum(left, right)
+    left = check_column(left, "left rows", np.int64)
+    right = check_column(right, "right rows", np.int64, len(left))
+    return np.minimum(left, right)*2**31 + np.maximum(left, right)
 
 def join_pairs(
     items:Items,                     # The table
@@ -231,7 +235,9 @@ def join_pairs(
     if contradictions not in contradictory:
         raise suggest(contradictions, contradictory, "handling of contradictions")
     label, index = check_labels(label, where), pd.Index(items.id)
-    sides = np.stack([index.get_indexer(pd.Index(side)) for side in (left, right)])
+    sides = [check_column(side, f"{where}: ids", rows=len(label)) for side in (left, right)]
+    try: sides = np.stack([index.get_indexer(pd.Index(side)) for side in sides])
+    except TypeError as error: raise InputError(f"{where}: ids that are none: {error}") from None
     joined = (sides >= 0).all(0)
     themselves = joined & (sides[0] == sides[1])
     key = pair_keys(*sides)
@@ -411,6 +417,7 @@ def hash_vectors(
 )->np.ndarray:           # `(n, 64)` float32: ±1/8 for each bit, so that rows have length 1
     "Image hashes as vectors."
     from matchbook.neighbours import hash_bits
+    hashes = check_texts(hashes, "column image_phash")
     for row, one in enumerate(hashes):
         if one and not _hash.fullmatch(one):
             raise InputError(f"row {row + 1}, column image_phash: {one!r}; 16 hex digits were wanted")

@@ -21,7 +21,7 @@ from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
-from ..datasets import InputError, suggest, write_whole
+from ..datasets import InputError, check_array, check_numbers, check_sparse, suggest, write_whole
 from ..encoders import (TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder, chars,
                                 clean_text, plain_words, words)
 from ..measures import (Ranked, bootstrap_interval, choose_row_threshold, compare, map_at_r,
@@ -68,10 +68,10 @@ def lift_best(
     own:np.ndarray|None = None,  # `(n,)` column that is the query itself; 0 … n-1 when left out
 )->sparse.csr_matrix:            # The same; the best other of each row has score 1
     "With it every listing that has a neighbour is in a set of at least two."
-    found = found.tocsr(copy=True)
+    found = check_sparse(found, "scores", square=False).copy()
     found.sort_indices()
-    row = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-    own = np.arange(found.shape[0]) if own is None else np.asarray(own)
+    row, (n, m) = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.shape
+    own = np.arange(n) if own is None else check_numbers(own, "own columns", m, n)
     others = np.flatnonzero((found.indices != own[row]) & (found.data > 0))
     order = others[np.lexsort((found.indices[others], -found.data[others], row[others]))]
     found.data[order[np.r_[True, row[order][1:] != row[order][:-1]][:len(order)]]] = 1
@@ -84,7 +84,7 @@ def keep_mutual(
 )->sparse.csr_matrix:          # Without the pairs that are not
     "Pairs in which each side is among the nearest of the other."
     if k < 1: raise InputError(f"mutual = {k}: one neighbour or more were wanted")
-    found = found.tocsr(copy=True)
+    found = check_sparse(found, "scores").copy()
     itself = sparse.diags(found.diagonal())
     found.setdiag(0)
     found.eliminate_zeros()
@@ -99,15 +99,16 @@ def cluster_scores(
     most:int = 2000,           # Larger components keep their scores
 )->sparse.csr_matrix:          # Scores of pairs in one component: the same within a cluster
     "Scores after average linkage: any threshold cuts them into clusters, in which all match all."
-    held = found.tocsr(copy=True)
+    found = check_sparse(found, "scores")
+    held = found.copy()
     held.data[held.data < floor] = 0
     held.eliminate_zeros()
     kind = connected_components(held, directed=False)[1]
     members = np.split(np.argsort(kind, kind="stable"), np.cumsum(np.bincount(kind))[:-1])
     rows, columns, scores = [], [], []
     for some in members:
-        if len(some) == 1 or len(some) > most:
-            part = held[some][:, some].tocoo() if len(some) > 1 else sparse.eye(1).tocoo()
+        if len(some) < 2 or len(some) > most:
+            part = held[some][:, some].tocoo() if len(some) > 1 else sparse.eye(len(some)).tocoo()
             row, column, score = part.row, part.col, part.data
         else:
             apart = np.maximum(0, 1 - found[some][:, some].toarray())     # a cosine may be 1.0000001
@@ -128,7 +129,10 @@ def blend_vectors(
     floor:float,                           # τ: pairs below are no neighbours
 )->np.ndarray|sparse.csr_matrix:           # `(n, d)` unit rows
     "Every vector drawn towards its neighbours (the contest's first place; one round)."
-    near = found.tocsr(copy=True)
+    near = check_sparse(found, "scores").copy()
+    if not sparse.issparse(vectors): vectors = check_array(vectors, "vectors", np.float32)
+    if vectors.ndim != 2 or len(near.indptr) - 1 != vectors.shape[0]:
+        raise InputError(f"vectors of shape {vectors.shape}, but scores of {len(near.indptr) - 1} rows")
     near.setdiag(0)
     near.data[near.data < floor] = 0
     near.eliminate_zeros()
@@ -144,6 +148,7 @@ def count_neighbours(
     floor:float,
 )->float:                      # Itself not counted
     "How many neighbours a listing has above the floor, on average."
+    found = check_sparse(found, "scores")
     above = int((found.data >= floor).sum() - (found.diagonal() >= floor).sum())
     return above/max(1, found.shape[0])
 
@@ -152,7 +157,8 @@ def floor_for_neighbours(
     wanted:float,              # Neighbours of a listing, on average
 )->float:                      # Above 0
     "The floor above which a listing has so many neighbours, on average."
-    others = found.tocsr(copy=True)
+    others = check_sparse(found, "scores").copy()
+    if not 0 <= wanted < np.inf: raise InputError(f"wanted = {wanted}: a number of neighbours was wanted")
     others.setdiag(0)
     others.eliminate_zeros()
     count = round(wanted*found.shape[0])

@@ -12,21 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy import sparse
 from scipy.special import expit
 
 from ..batches import derive_seed
-from ..datasets import InputError, read_json, write_whole
+from ..datasets import (InputError, check_column, check_numbers, check_sparse, check_texts, read_json,
+                                write_whole)
 from ..encoders import TfidfEncoder, clean_text
 from .listings import Listings
 from .pair_mlp import Forest
+from ..training import read_tensors
 
 # %% ../../nbs/3_products/38_pair_judge.ipynb #86fb7aa4
 def propose_pairs(
     found:list[sparse.csr_matrix],   # Of each space: `(n, n)` scores, the same in both directions
 )->tuple[np.ndarray, np.ndarray]:    # `(p,)` rows of the earlier and of the later listing
     "Pairs that some space has found, once each."
+    if len({check_sparse(one, "scores").shape for one in found}) != 1:
+        raise InputError(f"scores of {len(found)} spaces: one or more, all of one size, were wanted")
     some = sum((one > 0).astype(np.int8) for one in found)
     pairs = sparse.triu(some, 1).tocsr()
     pairs.sort_indices()
@@ -39,6 +43,9 @@ def read_cells(
     column:np.ndarray,        # `(p,)`
 )->np.ndarray:                # `(p,)` float32; 0 where nothing is stored
     "Cells of a sparse table."
+    table = check_sparse(table, "scores", square=False)
+    row = check_numbers(row, "rows", table.shape[0])
+    column = check_numbers(column, "columns", table.shape[1], len(row))
     if not len(row) or not table.nnz: return np.zeros(len(row), dtype=np.float32)
     keys = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))*table.shape[1] + table.indices
     wanted = row*table.shape[1] + column
@@ -50,6 +57,8 @@ def sort_sides(
     second:np.ndarray,   # `(p,)` the same of the later one
 )->list[np.ndarray]:     # Lower and higher
     "Two numbers of a pair without their order."
+    first, second = check_column(first, "earlier"), check_column(second, "later", rows=len(first))
+    if {first.dtype.kind, second.dtype.kind} - set("fiub"): raise InputError("two numbers a pair were wanted")
     return [np.minimum(first, second), np.maximum(first, second)]
 
 # %% ../../nbs/3_products/38_pair_judge.ipynb #6fe20844
@@ -57,6 +66,7 @@ def rank_cells(
     table:sparse.csr_matrix,  # `(n, n)` scores
 )->sparse.csr_matrix:         # Places instead of scores
     "The same table with the place of each score within its row, 1 for the best; equals share the first."
+    table = check_sparse(table, "scores", square=False)
     row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     order = np.lexsort((-table.data, row))
     score, owner = table.data[order], row[order]
@@ -73,7 +83,9 @@ def describe_space(
     second:np.ndarray,        # `(p,)` rows
 )->np.ndarray:                # `(p, 9)`
     "What one space says of pairs: `score`, then lower and higher of best, share, rank, crowd."
-    found = found.tocsr(copy=True)
+    found = check_sparse(found, "scores").copy()
+    first = check_numbers(first, "earlier listings", found.shape[0])
+    second = check_numbers(second, "later listings", found.shape[0], len(first))
     found.setdiag(0)
     found.eliminate_zeros()
     found.sort_indices()
@@ -99,6 +111,9 @@ def describe_titles(
     second:np.ndarray,     # `(p,)` rows
 )->np.ndarray:             # `(p, 12)`, see `title_features`
     "What the words of two titles say."
+    titles = check_texts(titles, "titles")
+    first = check_numbers(first, "earlier listings", len(titles))
+    second = check_numbers(second, "later listings", len(titles), len(first))
     cut = [set(_words.findall(clean_text(title))) for title in titles]
     known = list(dict.fromkeys(word for some in cut for word in some))
     weight = dict(zip(known, (encoder.count(known) @ encoder.idf_).tolist()))
@@ -235,5 +250,5 @@ class PairJudge:
         saved = read_json(Path(folder)/"judge.json", "a judge")
         self = cls(PairJudgeConfig(**saved["config"]), saved["seed"])
         self.encoder_, self.spaces_ = TfidfEncoder.load(Path(folder)/"words"), saved["spaces"]
-        self.forest_ = Forest(saved["start"], **load((Path(folder)/"trees.safetensors").read_bytes()))
+        self.forest_ = Forest(saved["start"], **read_tensors(Path(folder)/"trees.safetensors"))
         return self

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..batches import Batches, Table, derive_seed
-from ..datasets import InputError, suggest, write_whole
+from ..datasets import InputError, check_array, check_sparse, suggest, write_whole
 from ..encoders import TfidfConfig, TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text
 from ..measures import Calibration, choose_threshold, fit_calibration
 from .listings import Items, Pairs, read_pair_parts
@@ -93,7 +93,8 @@ def join_sides(
     right:torch.Tensor,   # `(b, d)`
 )->torch.Tensor:          # `(b, 2d)`: `|left - right|` beside `left * right`
     "Features of each pair, the same whichever side comes first."
-    if left.shape != right.shape: raise ValueError(f"sides must match: {left.shape} against {right.shape}")
+    if left.ndim != 2 or left.shape != right.shape:
+        raise InputError(f"sides must match, a row a pair: {tuple(left.shape)} against {tuple(right.shape)}")
     return torch.cat([(left - right).abs(), left*right], dim=1)
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #2e22ad37
@@ -128,6 +129,8 @@ def overlap(
     right:sparse.csr_matrix,   # `(p, t)`
 )->np.ndarray:                 # `(p, 5)` float32, see `overlaps`; NaN where a side has no terms
     "How much of their terms two sides share."
+    left, right = (check_sparse(one, "terms", square=False) for one in (left, right))
+    if left.shape != right.shape: raise InputError(f"sides must match: {left.shape} against {right.shape}")
     shared, a, b = (np.asarray(one.sum(1)).ravel() for one in (left.minimum(right), left, right))
     smaller, union = np.minimum(a, b), a + b - shared
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -263,6 +266,8 @@ def find_telling(
     features:np.ndarray,   # `(p, f)` of training pairs
 )->list[int]:              # Numbers of the columns with two values or more
     "The features that can tell one training pair from another."
+    features = check_array(features, "features", np.float64)
+    if features.ndim != 2: raise InputError(f"features of shape {features.shape}; a row a pair was wanted")
     return [i for i, column in enumerate(features.T) if len(np.unique(column[~np.isnan(column)])) > 1]
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #3207f952

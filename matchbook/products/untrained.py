@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from ..datasets import InputError, write_whole
+from ..datasets import InputError, check_column, check_numbers, check_sparse, check_texts, write_whole
 from ..encoders import TfidfConfig, TfidfEncoder, chars, words
 from ..measures import Ranked, rank_rows, row_f1_curve
 from ..neighbours import join_equal
@@ -71,6 +71,8 @@ def propose_neighbours(
     work:Callable = just_work,       # See `find_untrained`
 )->tuple[np.ndarray, np.ndarray]:    # `(p,)` rows of the earlier and of the later listing, in order
     "Pairs that share rare terms, once each."
+    vectors = check_sparse(vectors, "vectors", square=False)
+    if side is not None: side = check_numbers(side, "sides", 2, vectors.shape[0])
     n, seen = vectors.shape[0], np.bincount(vectors.indices, minlength=vectors.shape[1])
     rare = vectors.copy()
     rare.data[seen[rare.indices] > config.crowd] = 0
@@ -88,6 +90,11 @@ def propose_neighbours(
     return np.divmod(np.unique(np.concatenate(keys)), max(n, 1))
 
 # %% ../../nbs/3_products/39_untrained.ipynb #9212d265
+def _check_pairs(vectors, first, second):
+    vectors = check_sparse(vectors, "vectors", square=False)
+    first = check_numbers(first, "earlier listings", vectors.shape[0])
+    return vectors, first, check_numbers(second, "later listings", vectors.shape[0], len(first))
+
 def pair_cosines(
     vectors:sparse.csr_matrix,  # `(n, d)` unit rows
     first:np.ndarray,           # `(p,)` rows
@@ -95,6 +102,7 @@ def pair_cosines(
     some:int = 100_000,         # Pairs at a time
 )->np.ndarray:                  # `(p,)` float32
     "The cosine of each pair."
+    vectors, first, second = _check_pairs(vectors, first, second)
     parts = [np.asarray(vectors[first[at:at + some]].multiply(vectors[second[at:at + some]]).sum(1)).ravel()
              for at in range(0, len(first), some)]
     return np.concatenate(parts or [np.zeros(0)]).astype(np.float32)
@@ -106,7 +114,10 @@ def mirror(
     n:int,               # Listings
 )->sparse.csr_matrix:    # `(n, n)`, ones in the diagonal, sorted
     "Scores of pairs as a table, the same in both directions."
-    own = np.arange(n)
+    if n < 0: raise InputError(f"{n} listings; none or more were wanted")
+    own, first = np.arange(n), check_numbers(first, "earlier listings", n)
+    second = check_numbers(second, "later listings", n, len(first))
+    score = check_column(score, "scores", np.float32, len(first))
     place = np.concatenate([first, second, own]), np.concatenate([second, first, own])
     table = sparse.csr_matrix((np.concatenate([score, score, np.ones(n)]).astype(np.float32), place), (n, n))
     table.sort_indices()
@@ -122,7 +133,7 @@ def relate_scores(
     found:sparse.csr_matrix,   # `(n, n)` scores in [0, 1], ones in the diagonal
 )->sparse.csr_matrix:          # The same pairs, each compared with the best of its two listings
     "Scores relative to the nearest other listing."
-    found = found.tocsr()
+    found = check_sparse(found, "scores")
     row = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
     others, best = row != found.indices, np.full(found.shape[0], 1e-9)
     np.maximum.at(best, row[others], found.data[others])
@@ -137,6 +148,7 @@ def blend_scores(
     block:int = 20_000,        # Rows at a time
 )->sparse.csr_matrix:          # The same pairs
     "Cosines mixed with those of listings drawn towards their neighbours."
+    found = check_sparse(found, "scores")
     pull = relate_scores(found)
     pull.data[pull.data < near] = 0
     pull.eliminate_zeros()
@@ -172,7 +184,7 @@ def weigh_titles(
     work:Callable = just_work,   # See `find_untrained`
 )->sparse.csr_matrix:      # `(n, d)` unit rows
     "TF-IDF of a catalogue; how rare a term is is taken from the catalogue itself."
-    encoder = TfidfEncoder(config)
+    encoder, titles = TfidfEncoder(config), check_texts(titles, "titles")
     jobs = ((f"{config.unit}s-{at}", partial(_count_block, encoder, titles[at:at + block]))
             for at in range(0, len(titles), block))
     parts = [sparse.csr_matrix((some["data"], some["indices"], some["indptr"]),
@@ -189,7 +201,9 @@ def find_untrained(
     work:Callable = just_work,            # Does steps: called as `just_work` is, gives what it gives
 )->sparse.csr_matrix:                     # `(n, n)`: the score of each pair in question, ones in the diagonal
     "Everything that comes into question as the same product, scored, without labels."
-    titles, c = np.asarray(titles, dtype=object), config
+    titles, c = check_texts(titles, "titles"), config
+    if hashes is not None: hashes = check_column(hashes, "image hashes", rows=len(titles))
+    if side is not None: side = check_numbers(side, "sides", 2, len(titles))
     vectors = weigh_titles(titles, c.words, c.block, work)
     first, second = propose_neighbours(vectors, c, side, threads, work)
     cosine = c.share*pair_cosines(vectors, first, second)
@@ -212,6 +226,7 @@ def keep_across(
     side:np.ndarray,           # `(n,)` 0 or 1, the file of each
 )->sparse.csr_matrix:
     "Pairs of two files alone."
+    side = check_numbers(side, "sides", 2, check_sparse(found, "scores").shape[0])
     pairs = found.tocoo()
     across = side[pairs.row] != side[pairs.col]
     return sparse.csr_matrix((pairs.data[across], (pairs.row[across], pairs.col[across])), found.shape)
