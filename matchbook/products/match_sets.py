@@ -796,6 +796,7 @@ def run_duplicates(
         details={"thresholds": grid.round(2).tolist(),
                  "curves": {name: _curve(part, grid) for name, part in ranked.items()},
                  "sizes": set_sizes(ranked["test"], matcher.threshold_), **steps,
+                 "borrowed_seconds": matcher.borrowed_,
                  "history": trained.history_.to_dict() if trained is not None else {},
                  # a few titles are quoted, and only of the rows that the book shows
                  "worst": [] if settings or preset != "best" else worst_rows(matcher, test, ranked["test"])})
