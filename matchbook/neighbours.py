@@ -426,7 +426,8 @@ def raise_probes(
     if not 0 < recall <= 1: raise InputError(f"recall {recall}: above 0 and at most 1 was wanted")
     engine, count = index.engine, len(index.items)
     asks = index.items[np.random.default_rng(seed).choice(count, min(rows, count), replace=False)]
-    own, there = int(asks.any(1).sum()), join(asks, index.items, threshold).nnz    # itself is no find
+    exact = join(asks, index.items, threshold, block=max(1, 2**23//count))          # 32 MB of products
+    own, there = int(asks.any(1).sum()), exact.nnz                                  # itself is no find
     while engine.nprobe < engine.nlist:
         if index.join(asks, threshold).nnz - own >= recall*(there - own): break
         engine.nprobe = min(2*engine.nprobe, engine.nlist)
