@@ -211,7 +211,7 @@ def group_listings(
         texts = check_texts(texts, "texts", len(node))
         same = [clean_text(text) or f"\0{row}" for row, text in enumerate(texts)]
         node = pd.factorize(np.array(same, dtype=object))[0]
-    pairs = found.tocoo()
+    pairs = sparse.coo_matrix(found)
     kept = pairs.data >= threshold
     table = pd.DataFrame({"row": node[pairs.row[kept]], "column": node[pairs.col[kept]],
                           "score": pairs.data[kept]})

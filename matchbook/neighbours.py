@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['saved_kinds', 'index_kinds', 'sharded_kinds', 'check_unit', 'join', 'check_threshold', 'join_near', 'join_equal',
-           'hash_bits', 'join_hamming', 'Index', 'open_faiss', 'make_engine', 'build_index', 'hash_file',
-           'write_shards', 'ShardedIndex', 'connect_qdrant', 'filter_payload', 'QdrantIndex', 'read_collection',
-           'write_collection']
+           'hash_bits', 'join_hamming', 'Index', 'open_faiss', 'make_engine', 'build_index', 'raise_probes',
+           'hash_file', 'write_shards', 'ShardedIndex', 'connect_qdrant', 'filter_payload', 'QdrantIndex',
+           'read_collection', 'write_collection']
 
 # %% ../nbs/1_foundations/15_neighbours.ipynb #0d0f5759
 import hashlib, json
@@ -237,11 +237,13 @@ class Index:
         from safetensors.numpy import save
         data = save({"items": self.items})
         write_whole(Path(folder)/"items.safetensors", data)
+        card = {"kind": self.kind, "model": model, "items": len(self.items),
+                "dimensions": self.items.shape[1], "sha256": hashlib.sha256(data).hexdigest(), "engine": ""}
         if self.engine is not None:
-            write_whole(Path(folder)/"index.faiss", faiss.serialize_index(self.engine).tobytes())
-        write_whole(Path(folder)/"index.json", json.dumps(
-            {"kind": self.kind, "model": model, "items": len(self.items), "dimensions": self.items.shape[1],
-             "sha256": hashlib.sha256(data).hexdigest()}, indent=1))
+            file = faiss.serialize_index(self.engine).tobytes()
+            card["engine"] = hashlib.sha256(file).hexdigest()
+            write_whole(Path(folder)/"index.faiss", file)
+        write_whole(Path(folder)/"index.json", json.dumps(card, indent=1))
         return Path(folder)
 
     @classmethod
@@ -250,24 +252,22 @@ class Index:
         model:str,                   # What makes the queries; another maker's index is refused
         dimensions:int|None = None,  # Of the queries, where known
     )->"Index":
-        "The index as it was saved. Raises `InputError` for one of another model or another dimension."
+        "The index as saved. Raises `InputError` for another model or dimension, and for a file not its own."
         from safetensors.numpy import load
         path = Path(folder)/"index.json"
         if not path.exists(): raise InputError(f"{folder} holds no index.json")
-        card = read_json(path)
+        card = _check_card(path, "Index.save", kind=str, model=str, items=int, dimensions=int, sha256=str,
+                           engine=str)
         if card["model"] != model:
             raise InputError(f"{path}: an index of model {card['model']!r}; the queries are of {model!r}")
         if dimensions not in (None, card["dimensions"]):
             raise InputError(f"{path}: an index of {card['dimensions']} dimensions; the queries have "
                              f"{dimensions}")
-        data = (Path(folder)/"items.safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != card["sha256"]:
-            raise InputError(f"{folder}: items.safetensors is not the file that index.json tells of")
-        items, engine = check_unit(load(data)["items"], "items"), None
-        if card["kind"] != "exact" and len(items):
-            faiss = open_faiss()
-            file = np.frombuffer((Path(folder)/"index.faiss").read_bytes(), dtype=np.uint8)
-            engine = faiss.deserialize_index(file)
+        items = load(_read_told(Path(folder)/"items.safetensors", card["sha256"]))["items"]
+        items, engine = check_unit(items, "items"), None
+        if card["engine"]:
+            faiss, file = open_faiss(), _read_told(Path(folder)/"index.faiss", card["engine"])
+            engine = faiss.deserialize_index(np.frombuffer(file, dtype=np.uint8))
             if (engine.d, engine.ntotal, engine.metric_type) != (items.shape[1], len(items),
                                                                  faiss.METRIC_INNER_PRODUCT):
                 raise InputError(f"{folder}: index.faiss holds {engine.ntotal} items of {engine.d} "
@@ -275,6 +275,21 @@ class Index:
                                  f"items.safetensors {len(items)} of {items.shape[1]}; or it measures no "
                                  "cosine")
         return cls(card["kind"], items, engine)
+
+def _check_card(path, maker, **kinds):
+    "A card with all of these fields. Raises `InputError` for something else."
+    card = read_json(path)
+    if not all(isinstance(card.get(name), kind) for name, kind in kinds.items()):
+        raise InputError(f"{path} is not what {maker} writes: {', '.join(kinds)} were wanted")
+    return card
+
+def _read_told(path, digest):
+    "The bytes of a file. Raises `InputError` when it is missing or another than the card beside it tells of."
+    if not path.is_file(): raise InputError(f"{path} is missing; index.json tells of it")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(f"{path} is not the file that index.json tells of")
+    return data
 
 def _nearest_exact(queries, items, k, block=2048):
     "The k best by the product, block by block; equal scores keep the order of the items."
@@ -359,7 +374,11 @@ def make_engine(
     links:int = 32,     # hnsw: neighbours kept for each item
     breadth:int = 128,  # hnsw: candidates kept while building and searching
 ):                      # A faiss index
-    "An index that is ready to take items, and holds none."
+    "An index that is ready to take items, and holds none. Raises `InputError` for settings out of range."
+    given = ("cells", 1 if cells is None else cells, 1), ("probes", probes, 1), ("seed", seed, 0)
+    for name, value, low in (*given, ("links", links, 2), ("breadth", breadth, 1)):
+        if not isinstance(value, (int, np.integer)) or not low <= value < 2**31:
+            raise InputError(f"{name} = {value!r}: a whole number from {low} was wanted")
     faiss, (m, d) = open_faiss(), items.shape
     if kind == "flat": return faiss.IndexFlatIP(d)
     if kind == "hnsw":
@@ -393,6 +412,26 @@ def build_index(
     engine = make_engine(items, kind, cells, probes, seed, links, breadth)
     engine.add(items)
     return Index(kind, items, engine)
+
+def raise_probes(
+    index:Index,           # Of kind ivf; changed in place
+    threshold:float,       # Of the joins to come
+    recall:float = .997,   # Share of the pairs that are there which shall be found
+    rows:int = 500,        # Items that ask, drawn by chance
+    seed:int = 0,          # Of the draw
+)->int:                    # Cells looked into from now on
+    "Twice as many cells are looked into until a join finds enough of what an exact one finds; no label."
+    if index.kind != "ivf" or index.engine is None: raise InputError(f"an index of kind {index.kind} has no "
+                                                                     "cells; ivf with items was wanted")
+    if not 0 < recall <= 1: raise InputError(f"recall {recall}: above 0 and at most 1 was wanted")
+    engine, count = index.engine, len(index.items)
+    asks = index.items[np.random.default_rng(seed).choice(count, min(rows, count), replace=False)]
+    exact = join(asks, index.items, threshold, block=max(1, 2**23//count))          # 32 MB of products
+    own, there = int(asks.any(1).sum()), exact.nnz                                  # itself is no find
+    while engine.nprobe < engine.nlist:
+        if index.join(asks, threshold).nnz - own >= recall*(there - own): break
+        engine.nprobe = min(2*engine.nprobe, engine.nlist)
+    return engine.nprobe
 
 # %% ../nbs/1_foundations/15_neighbours.ipynb #e32294e6
 sharded_kinds = ("flat", "ivf")     # those that faiss can search for all pairs at a threshold
@@ -494,12 +533,11 @@ class ShardedIndex:
 
 def _read_card(path):
     "What `write_shards` wrote last. Raises `InputError` for something else."
-    kinds = {"kind": str, "model": str, "items": int, "dimensions": int, "data": str, "shards": list}
-    card = read_json(path)
-    if not all(isinstance(card.get(name), kind) for name, kind in kinds.items()) or \
-            not all(isinstance(one, dict) and {"items", "pages", "sha256"} <= one.keys()
-                    for one in card["shards"]):
-        raise InputError(f"{path} is not what write_shards writes: {', '.join(kinds)} were wanted")
+    card = _check_card(path, "write_shards", kind=str, model=str, items=int, dimensions=int, data=str,
+                       shards=list)
+    wanted = {"items", "pages", "sha256"}
+    if not all(isinstance(one, dict) and wanted <= one.keys() for one in card["shards"]):
+        raise InputError(f"{path} is not what write_shards writes: items, pages, sha256 of each were wanted")
     return card
 
 def _map_engine(path, shard, dimensions, whole):

@@ -259,3 +259,29 @@ def test_the_published_settings_are_the_originals(tiny, parts):
     assert (c.training.learning_rate, c.training.epochs, c.training.patience) == (9e-4, 20, 5)
     some = replace(c, base=tiny, training=replace(c.training, epochs=1, device="cpu"))
     assert AdapterBert(some, 0).fit(*parts).embed(["red shoe"]).shape == (1, 100)
+
+
+def test_the_margin_of_arcface_is_in_degrees_and_its_own():
+    loss = TitleLoss(AdapterBertConfig(loss="arcface", margin=.1), 3, 4).loss
+    assert loss.margin == pytest.approx(np.radians(28.6))
+    assert TitleLoss(AdapterBertConfig(loss="arcface", angle=10), 3, 4).loss.margin == pytest.approx(
+        np.radians(10))
+    with pytest.raises(InputError, match="angle = 180"): AdapterBertConfig(angle=180)
+
+
+@pytest.mark.parametrize("cut", [b"cut", None])
+def test_a_model_without_its_weights_is_refused_in_one_line(fitted, tmp_path, cut):
+    path = fitted.save(tmp_path)/"weights.safetensors"
+    path.unlink() if cut is None else path.write_bytes(cut)
+    with pytest.raises(InputError, match="weights.safetensors can't be read"): AdapterBert.load(tmp_path)
+
+
+@pytest.mark.parametrize("base", ["minilm", "tiny"])
+def test_the_published_settings_run_on_the_packaged_encoder(base, tiny, parts):
+    c = AdapterBert.as_published
+    some = replace(c, base=tiny if base == "tiny" else base,
+                   training=replace(c.training, epochs=1, device="cpu"))
+    few = [part[np.arange(60)] for part in parts]
+    model = AdapterBert(some, 0).fit(*few)
+    assert model.embed(["red shoe"]).shape == (1, 100) and model.config.pool == "pooler"
+    assert model.parameters["trained"] < .2*model.parameters["total"]

@@ -1,4 +1,5 @@
 "Bottleneck adapters: identity before training, a forward by hand, what is trained, saved, refused, served."
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -136,9 +137,14 @@ def test_a_family_that_is_not_known_is_refused_in_one_line_that_helps():
     with pytest.raises(InputError, match="has adapters already"): add_adapters(add_adapters(make("bert")))
 
 
-@pytest.mark.parametrize("wrong", [{"reduction_factor": 0}, {"mh_adapter": False, "output_adapter": False}])
-def test_settings_that_make_no_adapter_are_refused(wrong):
-    with pytest.raises(ValueError): BottleneckConfig(**wrong)
+@pytest.mark.parametrize("wrong,said", [
+    ({"reduction_factor": 0}, "above 0"), ({"reduction_factor": "x"}, "above 0"),
+    ({"reduction_factor": float("nan")}, "above 0"), ({"non_linearity": "rlu"}, "'rlu'"),
+    ({"leave_out": (99,)}, "layers 0 to 1"), ({"leave_out": (0, 1)}, "layers 0 to 1"),
+    ({"leave_out": 1}, "numbers of layers"), ({"leave_out": (-1,)}, "numbers of layers"),
+    ({"mh_adapter": False, "output_adapter": False}, "neither")])
+def test_settings_that_make_no_adapter_are_refused(wrong, said):
+    refuse(lambda: add_adapters(make("bert"), BottleneckConfig(**wrong)), said)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -154,3 +160,44 @@ def test_names_are_those_of_the_hub():
     names = {name_as_hub(name, "x") for name in adapter_weights(add_adapters(make("bert")))}
     assert "encoder.layer.0.attention.output.adapters.x.adapter_down.0.weight" in names
     assert "encoder.layer.1.output.adapters.x.adapter_up.bias" in names
+    first, *_, last = adapter_weights(add_adapters(make("distilbert")))
+    assert name_as_hub(first, "x") == (
+        "transformer.layer.0.attention_adapters.adapters.x.adapter_down.0.weight")
+    assert name_as_hub(last, "x") == "transformer.layer.1.output_adapters.adapters.x.adapter_up.bias"
+    with pytest.raises(InputError, match="weight of an adapter"): name_as_hub("encoder.layer.0.output.bias")
+
+
+def refuse(call, said):
+    with pytest.raises(InputError) as error: call()
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def negate(encoder): encoder.get_input_embeddings().weight.neg_()
+
+
+def swap(encoder):
+    weight = encoder.encoder.layer[0].attention.self.query.weight
+    weight.copy_(weight.T.clone())
+
+
+@pytest.mark.parametrize("change", [negate, swap])
+def test_a_base_with_the_same_sum_of_weights_is_another_base(change, tmp_path):
+    save_adapters(add_adapters(make("bert")), houlsby, tmp_path)
+    other = make("bert")
+    with torch.no_grad(): change(other)
+    refuse(lambda: load_adapters(other, tmp_path), "adapters of another base")
+
+
+@pytest.mark.parametrize("spoil,said", [
+    (lambda at, card: (at/"adapters.json").write_text("{}"), "config and base were wanted"),
+    (lambda at, card: (at/"adapters.safetensors").unlink(), "holds no adapters.safetensors"),
+    (lambda at, card: (at/"adapters.safetensors").write_bytes(b"cut"), "can't be read"),
+    (lambda at, card: card["config"].update(x=1), "unexpected keyword argument 'x'"),
+    (lambda at, card: card["config"].update(reduction_factor=4), "names or shapes"),
+    (lambda at, card: card["config"].update(leave_out=[1]), "names or shapes")])
+def test_saved_adapters_that_are_broken_are_refused_in_one_line(spoil, said, tmp_path):
+    path = save_adapters(add_adapters(make("bert")), houlsby, tmp_path)/"adapters.json"
+    card = json.loads(path.read_text())
+    spoil(tmp_path, card)
+    if path.read_text() != "{}": path.write_text(json.dumps(card))
+    refuse(lambda: load_adapters(make("bert"), tmp_path), said)

@@ -1,4 +1,5 @@
 "Sets from scores: each way against a slow loop, laws, thresholds that follow the catalogue, judge, refusals."
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ from scipy import sparse
 
 from matchbook.datasets import InputError
 from matchbook.encoders import TfidfEncoder
+from matchbook.match import group_listings
 from matchbook.measures import Ranked, row_scores
 from matchbook.neighbours import Index, build_index, join, saved_kinds
 from matchbook.products import match_sets
@@ -16,7 +18,8 @@ from matchbook.products.match_sets import (MatchSets, MatchSetsConfig, SizeRule,
                                            count_matches, count_neighbours, floor_for_neighbours, keep_mutual,
                                            lift_best, list_steps, measure_growth, measure_steps,
                                            open_settings,
-                                           run_index_join, run_index_shards, threshold_for_matches)
+                                           run_duplicates, run_index_join, run_index_shards,
+                                           threshold_for_matches)
 from matchbook.products.pair_judge import (PairJudge, PairJudgeConfig, cut_catalogues, describe_space,
                                            describe_titles, propose_pairs)
 
@@ -200,6 +203,8 @@ def test_a_space_is_trained_once_for_rows_of_one_seed(parts, monkeypatch):
     first, second = (MatchSets(config, 3).fit(train, valid) for config in (alone, both))
     assert fits == [3] and first.borrowed_ == 0 < second.borrowed_
     assert second.encoders_["lstm"] is first.encoders_["lstm"]
+    second.encoders_["lstm"].remembering_ = 1000.      # what it has embedded is not embedded again
+    assert MatchSets(both, 3).fit(train, valid).borrowed_ > 1000
     MatchSets(alone, 4).fit(train, valid)
     MatchSets(alone, 4).fit(train[np.arange(len(train) - 4)], valid)
     third = MatchSets(alone, 3).fit(train, valid)
@@ -290,11 +295,12 @@ def test_an_index_is_opened_for_its_own_model_alone(kind, tmp_path):
 
 
 def test_the_join_by_cells_is_measured_against_the_exact_one():
-    found = run_index_join("", "index-join", "best", 0, {"sizes": [500, 1500, 3000], "flat_up_to": 1500},
-                           None, "cpu")
+    found = run_index_join("", "index-join", "best", 0, {"sizes": [500, 1500, 3000], "flat_up_to": 1500,
+                                                            "probes": 1}, None, "cpu")
     points = found.details["points"]
-    assert [point["rows"] for point in points] == [500, 1500, 3000] and "recall" not in points[2]
-    assert all(.9 < point["recall"] <= 1 for point in points[:2])
+    assert [point["rows"] for point in points] == [500, 1500, 3000] and "flat_join" not in points[2]
+    assert all(.99 < point["recall"] <= 1 for point in points)
+    assert found.metrics["test"]["index_recall"] == min(point["recall"] for point in points)
     assert found.metrics["test"]["index_rows"] == 1500
 
 
@@ -305,3 +311,81 @@ def test_the_join_out_of_files_is_that_out_of_memory(monkeypatch):
     points, test = found.details["points"], found.metrics["test"]
     assert [point["items"] for point in points] == [900, 2000] and test["sizes_same"] == 2
     assert test["pairs_whole"] == points[1]["pairs"] > 300 and points[1]["disk_mb"] > 2000*100*4/2**20
+
+
+@pytest.mark.parametrize("spoil,said", [
+    (lambda at, other: (at/"index.json").write_text("{}"), "not what Index.save writes"),
+    (lambda at, other: (at/"index.json").write_text("[]"), "an object was wanted"),
+    (lambda at, other: (at/"index.faiss").unlink(), "index.faiss is missing"),
+    (lambda at, other: (at/"items.safetensors").unlink(), "items.safetensors is missing"),
+    (lambda at, other: (at/"index.faiss").write_bytes(b"hello"), "is not the file"),
+    (lambda at, other: (other/"index.faiss").replace(at/"index.faiss"), "is not the file")])
+def test_files_of_an_index_that_are_not_its_own_are_refused(spoil, said, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    folder = build_index(rows, "flat").save(tmp_path/"index", "a")
+    spoil(folder, build_index(-rows, "flat").save(tmp_path/"other", "a"))
+    with pytest.raises(InputError, match=said) as error: Index.load(folder, "a", 8)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("row", ["adapter-bert", "terms", "untrained"])
+def test_settings_of_another_kind_are_refused_before_a_run(row):
+    wrong = {"adapter-bert": {"adapter.margin": "abc"}, "terms": {"words.low": "x"},
+             "untrained": {"near": "x"}}
+    with pytest.raises(InputError, match="was wanted"):
+        run_duplicates("shopee-sample", row, "quick", 0, wrong[row], None, "cpu")
+
+
+@pytest.mark.parametrize("settings,said", [
+    ({"thresold": .5}, "did you mean 'threshold'?"), ({"sizes": []}, "list above 0"),
+    ({"sizes": [0]}, "list above 0"), ({"probes": 2.5}, "int above 0"), ({"threshold": "x"}, "float above 0"),
+    ({"sizes": [50], "flat_up_to": 5}, "to be joined exactly")])
+def test_settings_of_the_index_join_are_refused_in_one_line(settings, said):
+    with pytest.raises(InputError) as error:
+        run_index_join("", "index-join", "best", 0, settings, None, "cpu")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_judge_counts_as_trained(whole):
+    judge = whole.judge_
+    assert judge.parameters["trained"] == sum(2*n - 1 for n in count_leaves(judge.forest_)) > 0
+    outcome = run_duplicates("shopee-sample", "terms-judged", "quick", 0, {}, None, "cpu")
+    assert outcome.parameters["trained"] == outcome.model.judge_.parameters["trained"] > 0
+
+
+def count_leaves(forest):
+    ends = [*forest.root[1:].tolist(), len(forest.feature)]
+    return [int((forest.feature[start:end] < 0).sum()) for start, end in zip(forest.root.tolist(), ends)]
+
+
+def test_rules_for_the_threshold_are_saved_and_followed(whole, parts, tmp_path):
+    listings, split, (_, _, test) = parts
+    whole.follow_size(listings, split.valid, split.train, (60, 120, 240))
+    again = MatchSets.load(whole.save(tmp_path))
+    assert again.rule_ == whole.rule_ and again.matches_ == whole.matches_
+    at = {"size": whole.rule_(len(test)), "density": threshold_for_matches(whole.rank(test), whole.matches_)}
+    for by, threshold in at.items():
+        found, wanted = again.match(test, by=by), whole.match(test, threshold)
+        assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+    whole.rule_ = None
+    with pytest.raises(InputError, match="call follow_size first"): whole.match(test, by="size")
+
+
+def test_no_listings_no_sets_and_a_record_of_another_form_is_refused(whole, parts, tmp_path):
+    assert whole.match(parts[2][2][:0]) == []
+    path = whole.save(tmp_path)/"model.json"
+    saved = json.loads(path.read_text())
+    for config in ({}, [], saved["config"] | {"x": 1}, saved["config"] | {"words": {"x": 1}}):
+        path.write_text(json.dumps(saved | {"config": config}))
+        with pytest.raises(InputError, match="not what MatchSets.save writes") as error:
+            MatchSets.load(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_dense_scores_are_taken_and_those_that_are_not_finite_refused():
+    table = draw_scores(3)
+    assert (lift_best(table) != lift_best(sparse.csr_matrix(table))).nnz == 0
+    assert (cluster_scores(table, .3) != cluster_scores(sparse.csr_matrix(table), .3)).nnz == 0
+    assert group_listings(table, .3).tolist() == group_listings(sparse.csr_matrix(table), .3).tolist()
+    with pytest.raises(InputError, match="not finite"): cluster_scores(table*np.float32(np.nan), .3)

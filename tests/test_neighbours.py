@@ -14,7 +14,7 @@ from scipy import sparse
 from matchbook.datasets import InputError
 from matchbook.neighbours import (QdrantIndex, ShardedIndex, build_index, check_unit, connect_qdrant,
                                   hash_bits, index_kinds, join, join_equal, join_hamming, join_near,
-                                  read_collection, saved_kinds, sharded_kinds, write_collection,
+                                  raise_probes, read_collection, saved_kinds, sharded_kinds, write_collection,
                                   write_shards)
 
 forms = {"dense": np.asarray, "sparse": sparse.csr_matrix}
@@ -452,3 +452,26 @@ def test_without_the_package_qdrant_says_what_to_install(points, monkeypatch):
 def test_payloads_one_an_item(points):
     with pytest.raises(InputError, match="2 payloads of 800"): build_index(points, "qdrant", payload=[{}]*2)
     with pytest.raises(InputError, match="takes no server"): build_index(points, "ivf", server=":memory:")
+
+
+@pytest.mark.parametrize("kind,name,value", [
+    ("hnsw", "links", 0), ("hnsw", "links", 1), ("hnsw", "breadth", 0), ("ivf", "probes", 0),
+    ("ivf", "probes", -3), ("ivf", "cells", -1), ("ivf", "probes", 2.5), ("ivf", "seed", -1)])
+def test_an_engine_that_cannot_be_is_refused_in_one_line(kind, name, value):
+    rows = np.eye(8, dtype=np.float32)
+    with pytest.raises(InputError, match=f"{name} = {value}: a whole number from") as error:
+        build_index(rows, kind, **{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_cells_are_added_until_enough_is_found():
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(700, 12)), 4, 0) + .2*rng.normal(size=(2800, 12))
+    rows = (rows/np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    exact, index = join(rows, threshold=.8).nnz - len(rows), build_index(rows, "ivf", cells=60, probes=1)
+    def recall(): return (index.join(rows, .8).nnz - len(rows))/exact
+    before = recall()
+    assert before < .98 and raise_probes(index, .8, .99) > 1 and recall() > .98
+    assert raise_probes(index, .8, 1.) <= 60
+    for call in (lambda: raise_probes(build_index(rows), .8), lambda: raise_probes(index, .8, 1.2)):
+        with pytest.raises(InputError, match="was wanted"): call()

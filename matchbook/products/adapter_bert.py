@@ -8,7 +8,7 @@ __all__ = ['methods', 'losses', 'logger', 'AdapterBertConfig', 'cut_titles', 'Ti
            'find_strangers', 'add_strangers', 'AdapterBert']
 
 # %% ../../nbs/3_products/34_adapter_bert.ipynb #0da0887e
-import json, logging
+import json, logging, time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,7 +50,8 @@ class AdapterBertConfig:
     dropout:float|None = 0.            # In the encoder; None leaves it as it was pre-trained
     loss:str = "contrastive"           # Of `losses`
     temperature:float = .05            # contrastive: what cosines are divided by
-    margin:float = .1                  # triplet; arcface, in degrees there
+    margin:float = .1                  # triplet
+    angle:float = 28.6                 # arcface: the margin, in degrees
     scale:float = 30.                  # multi-similarity, arcface, sigmoid
     base_cosine:float = .5             # multi-similarity, sigmoid: the cosine between near and far
     miner:bool = False                 # Take pairs by the multi-similarity miner
@@ -76,6 +77,7 @@ class AdapterBertConfig:
             if getattr(self, name) < low: raise InputError(f"{name} = {getattr(self, name)}: {low} or more "
                                                            "was wanted")
         if self.temperature <= 0: raise InputError(f"temperature = {self.temperature}: above 0 was wanted")
+        if not 0 <= self.angle < 180: raise InputError(f"angle = {self.angle}: 0 to 180 degrees were wanted")
 
 # %% ../../nbs/3_products/34_adapter_bert.ipynb #81da656d
 logger = logging.getLogger("matchbook")
@@ -172,7 +174,7 @@ class TitleLoss(nn.Module):
                   "multi-similarity":
                       lambda: known.MultiSimilarityLoss(2, c.scale, c.base_cosine,
                                                         distance=CosineSimilarity()),
-                  "arcface": lambda: known.ArcFaceLoss(groups, width, margin=c.margin, scale=c.scale)}
+                  "arcface": lambda: known.ArcFaceLoss(groups, width, margin=c.angle, scale=c.scale)}
         self.loss = makers[c.loss]() if c.loss in makers else None
         distance = LpDistance(normalize_embeddings=True, p=2)
         self.miner = MultiSimilarityMiner(.1, distance=distance) if c.miner else None
@@ -246,7 +248,7 @@ class AdapterBert:
     ):
         self.config, self.seed = self.best if config is None else config, seed
         self.network_ = self.history_ = self.threshold_ = self.floor_ = None
-        self._remembered, self._said = {}, False
+        self._remembered, self._said, self.remembering_ = {}, False, 0.   # seconds that it took to embed them
 
     def _build(self):
         self.tokenizer_, encoder = open_model(self.config.base)
@@ -320,8 +322,10 @@ class AdapterBert:
         titles:Iterable[str],   # A whole catalogue
     )->"AdapterBert":           # Itself
         "Embed titles once; `embed` then looks them up as long as it is asked for no others."
-        titles = list(dict.fromkeys(titles))
+        titles, start = list(dict.fromkeys(titles)), time.perf_counter()
+        if self._remembered.keys() >= set(titles): return self
         self._remembered = dict(zip(titles, self.embed(titles)))
+        self.remembering_ = time.perf_counter() - start
         return self
 
     @torch.no_grad()
@@ -373,13 +377,19 @@ class AdapterBert:
     )->"AdapterBert":
         "The model as it was saved. Raises `InputError` when the base is another."
         saved = read_record(folder, "adapter-bert")
-        config = AdapterBertConfig(**saved["config"])
+        try: config = AdapterBertConfig(**saved["config"])
+        except (KeyError, TypeError) as error: raise InputError(f"{folder}: model.json: {error}") from None
         self = cls(config if base is None else replace(config, base=base), saved["seed"])
         self._build()
         if self.base_ != saved["base"]:
             raise InputError(f"{folder}: trained on another base: {saved['base']}; {self.config.base} is "
                              f"{self.base_}")
-        put_back(self.network_, read_tensors(Path(folder)/"weights.safetensors"))
+        path, wanted = Path(folder)/"weights.safetensors", learnt_tensors(self.network_)
+        weights = read_tensors(path)
+        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in wanted.items()}:
+            raise InputError(f"{path}: names or shapes of its {len(weights)} tensors are not the "
+                             f"{len(wanted)} that model.json makes")
+        put_back(self.network_, weights)
         self.history_ = History.from_dict(saved["history"])
         self.threshold_, self.floor_ = saved["threshold"], saved["floor"]
         self.network_.eval()

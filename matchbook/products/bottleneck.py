@@ -8,15 +8,16 @@ __all__ = ['houlsby', 'pfeiffer', 'families', 'BottleneckConfig', 'Bottleneck', 
            'name_as_hub', 'AdaptedConfig', 'AdaptedModel', 'write_merged']
 
 # %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #fe8ca5ad
-import importlib, inspect, json
+import hashlib, importlib, inspect, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.activations import get_activation
+from transformers.activations import ACT2FN, get_activation
 
 from ..datasets import InputError, read_json, write_whole
 
@@ -32,11 +33,16 @@ class BottleneckConfig:
     leave_out:tuple[int, ...] = ()    # Layers without adapters
 
     def __post_init__(self):
-        object.__setattr__(self, "leave_out", tuple(self.leave_out))
-        if self.reduction_factor <= 0: raise ValueError(f"reduction_factor {self.reduction_factor}: above "
-                                                        "0 was wanted")
-        if not (self.mh_adapter or self.output_adapter): raise ValueError("neither mh_adapter nor "
-                                                                          "output_adapter")
+        out, factor, bend = self.leave_out, self.reduction_factor, self.non_linearity
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < float("inf"):
+            raise InputError(f"reduction_factor {factor!r}: a number above 0 was wanted")
+        if not isinstance(bend, str) or bend not in ACT2FN:
+            raise InputError(f"non_linearity {bend!r}: relu, gelu, silu, tanh or leaky_relu was wanted")
+        if not isinstance(out, (list, tuple)) or not all(type(one) is int and one >= 0 for one in out):
+            raise InputError(f"leave_out {out!r}: numbers of layers, from 0, were wanted")
+        object.__setattr__(self, "leave_out", tuple(out))
+        if not (self.mh_adapter or self.output_adapter):
+            raise InputError("neither mh_adapter nor output_adapter: one of them was wanted")
 
 houlsby = BottleneckConfig()
 pfeiffer = BottleneckConfig(mh_adapter=False, original_ln_before=True)
@@ -116,7 +122,7 @@ def add_adapters(
     encoder:nn.Module,                    # A Hugging Face encoder; changed in place
     config:BottleneckConfig = houlsby,
 )->nn.Module:                             # Itself: adapters want a gradient, all else does not
-    "An encoder whose adapters alone are trained. Raises `InputError` for a family that is not known."
+    "An encoder whose adapters alone are trained. Raises `InputError` for a family or layer not known."
     family = encoder.config.model_type
     if family not in families:
         raise InputError(f"no layers known of a {family!r} encoder; known: {', '.join(families)}; to add "
@@ -124,6 +130,10 @@ def add_adapters(
                          "register a function in matchbook.products.bottleneck.families")
     if any(isinstance(part, Bottleneck) for part in encoder.modules()):
         raise InputError("this encoder has adapters already; open it anew")
+    layers, out = encoder.config.num_hidden_layers, set(config.leave_out)
+    if max(out, default=0) >= layers or len(out) == layers:
+        raise InputError(f"leave_out {config.leave_out}: the encoder has layers 0 to {layers - 1}, and one "
+                         "of them has to keep its adapters")
     for weight in encoder.parameters(): weight.requires_grad_(False)
     families[family](encoder, config)
     for weight in adapter_weights(encoder).values(): weight.requires_grad_(True)
@@ -149,13 +159,15 @@ def count_weights(
 def describe_base(
     encoder:nn.Module,   # With or without adapters
 )->dict:
-    "What tells a base from others: family, width, layers, and a sum over its weights."
+    "What tells a base from others: family, width, layers, and the digest of its weights as float32."
     learnt = {id(weight) for weight in adapter_weights(encoder).values()}
-    total = sum(float(weight.detach().double().abs().sum()) for name, weight in encoder.named_parameters()
-                if id(weight) not in learnt and not name.startswith("pooler"))
-    config = encoder.config
+    digest, config = hashlib.sha256(), encoder.config
+    for name, weight in sorted(encoder.named_parameters()):
+        if id(weight) in learnt or name.startswith("pooler"): continue
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy())
     return {"model_type": config.model_type, "width": config.hidden_size, "layers": config.num_hidden_layers,
-            "sum": round(total, 1)}
+            "sha256": digest.hexdigest()}
 
 def save_adapters(
     encoder:nn.Module,          # With adapters
@@ -174,29 +186,43 @@ def load_adapters(
     encoder:nn.Module,   # A fresh base; changed in place
     folder:str|Path,     # Written by `save_adapters`
 )->nn.Module:            # Itself, in eval mode
-    "The base with its saved adapters. Raises `InputError` for adapters of another base."
-    path = Path(folder)/"adapters.json"
-    if not path.exists(): raise InputError(f"{folder} holds no adapters.json")
+    "The base with its saved adapters. Raises `InputError` for adapters of another base, and broken files."
+    path, file = Path(folder)/"adapters.json", Path(folder)/"adapters.safetensors"
+    for one in (path, file):
+        if not one.is_file(): raise InputError(f"{folder} holds no {one.name}")
     saved, found = read_json(path, "adapters"), describe_base(encoder)
-    same = all(found[key] == saved["base"][key] for key in ("model_type", "width", "layers"))
-    if not same or abs(found["sum"] - saved["base"]["sum"]) > 1e-4*abs(found["sum"]):
+    if not all(isinstance(saved.get(name), dict) for name in ("config", "base")):
+        raise InputError(f"{path} is not what save_adapters writes: config and base were wanted")
+    if found != saved["base"]:
         raise InputError(f"{path}: adapters of another base: {saved['base']}; this one is {found}")
-    add_adapters(encoder, BottleneckConfig(**saved["config"]))
-    weights = load((Path(folder)/"adapters.safetensors").read_bytes())
-    wanted = adapter_weights(encoder)
-    if set(weights) != set(wanted):
-        raise InputError(f"{folder}: {len(weights)} weights saved, {len(wanted)} wanted, names differ")
+    try: config, weights = BottleneckConfig(**saved["config"]), load(file.read_bytes())
+    except TypeError as error: raise InputError(f"{path}: {error}") from None
+    except SafetensorError as error: raise InputError(f"{file} can't be read: {error}") from None
+    wanted = adapter_weights(add_adapters(encoder, config))
+    shapes = [{name: tuple(one.shape) for name, one in some.items()} for some in (weights, wanted)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{file}: names or shapes of its {len(weights)} weights are not those of the "
+                         f"{len(wanted)} that {path.name} makes")
     with torch.no_grad():
         for name, weight in wanted.items(): weight.copy_(weights[name])
     return encoder.eval()
 
 def name_as_hub(
-    name:str,                        # Of a weight of a BERT-like encoder, from `adapter_weights`
+    name:str,                        # Of a weight, from `adapter_weights`
     adapter:str = "matchbook",       # The adapter's name there
 )->str:                              # Such as `encoder.layer.0.output.adapters.matchbook.adapter_up.weight`
-    "What AdapterHub's library calls the same weight."
-    return (name.replace(".adapter.down.", f".adapters.{adapter}.adapter_down.0.")
-            .replace(".adapter.up.", f".adapters.{adapter}.adapter_up."))
+    "What AdapterHub's library calls the same weight. Raises `InputError` for a name of another form."
+    place, _, last = name.rpartition(".adapter.")
+    if not place:                                      # DistilBERT's adapters hang on the block itself
+        for kind in ("attention", "output"):
+            if f".{kind}_adapter." in name:
+                place, _, last = name.partition("_adapter.")
+                place += "_adapters"
+    side, _, rest = last.partition(".")
+    if not place or side not in ("down", "up"):
+        raise InputError(f"{name!r}: a weight of an adapter was wanted, such as "
+                         "encoder.layer.0.output.adapter.up.bias")
+    return f"{place}.adapters.{adapter}.adapter_{'down.0' if side == 'down' else 'up'}.{rest}"
 
 # %% ../../nbs/3_products/33_bottleneck_adapters.ipynb #6a10634d
 class AdaptedConfig(PretrainedConfig):
@@ -227,16 +253,14 @@ def write_merged(
 )->Path:                        # The folder
     "Write base and adapters as one model that `AutoModel` opens."
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     adapted = AdaptedConfig(base=encoder.config.to_dict(), bottleneck=asdict(config),
                             architectures=["AdaptedModel"],
                             hidden_size=encoder.config.hidden_size, dtype="float32")
     adapted.auto_map = {"AutoConfig": "modeling_bottleneck.AdaptedConfig",
                         "AutoModel": "modeling_bottleneck.AdaptedModel"}
-    adapted.save_pretrained(folder)
     weights = {f"encoder.{name}": weight.detach().cpu().contiguous().clone()
                for name, weight in encoder.state_dict().items()}
-    save_file(weights, folder/"model.safetensors", {"format": "pt"})
+    write_whole(folder/"model.safetensors", save(weights, {"format": "pt"}))
     own = importlib.import_module("matchbook.products.bottleneck")
     parts = ["BottleneckConfig", "Bottleneck", "adapt", "AdaptedOutput", "AdaptedBlock", "_adapt_bert",
              "_adapt_distilbert", None, "AdaptedConfig", "AdaptedModel"]
@@ -245,8 +269,9 @@ def write_merged(
              + ', _adapt_bert), "distilbert": _adapt_distilbert}\n')
     code = [inspect.getsource(getattr(own, part)) if part else known for part in parts]
     head = ("from dataclasses import dataclass\n\nfrom torch import nn\nfrom transformers import "
-            "AutoConfig, AutoModel, "
-            "PretrainedConfig, PreTrainedModel\nfrom transformers.activations import get_activation\n\n")
+            "AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel\n"
+            "from transformers.activations import ACT2FN, get_activation\n\nInputError = ValueError\n\n")
     write_whole(folder/"modeling_bottleneck.py", head + "\n".join(code))
     if tokenizer is not None: tokenizer.save_pretrained(folder)
+    write_whole(folder/"config.json", adapted.to_json_string())      # last: with it the folder is a model
     return folder

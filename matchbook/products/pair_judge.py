@@ -230,6 +230,12 @@ class PairJudge:
         judged.sort_indices()
         return judged
 
+    @property
+    def parameters(self)->dict[str, int]:
+        "Numbers that were learnt, `total` and `trained`: where a node cuts, what a leaf adds."
+        if self.forest_ is None: raise InputError("the pair judge has no trees yet; call fit first")
+        return dict.fromkeys(("total", "trained"), len(self.forest_.feature))
+
     def save(self,
         folder:str|Path,  # Made when missing
     )->Path:              # The folder

@@ -320,11 +320,14 @@ def run_untrained(
 )->Outcome:
     "The row `untrained`, with the thresholds that the package ships."
     from matchbook.products.match_sets import measure_sets
+    from matchbook.products.pairs import check_setting
     if preset == "as_published": raise InputError("the original has no recipe without training")
     reading = {name[5:]: value for name, value in settings.items() if name.startswith("data.")}
     config = RecipeConfig()
     for name, value in settings.items():
-        if not name.startswith("data."): config = replace_setting(config, name, value)
+        if name.startswith("data."): continue
+        check_setting(config, name, value)
+        config = replace_setting(config, name, value)
     listings, digest = read_listings(dataset, data, **reading)
     split, start = split_listings(listings), time.perf_counter()
     known = len(split.train) + len(split.valid)
