@@ -307,6 +307,7 @@ def run_pair_speed(
                "batches_difference": same_rows, "folded_difference": same, "bf16_difference": apart,
                **{f"{name}_seconds": value for name, value in spent.items()}}
     made = hashlib.sha256(vectors.numpy().tobytes()).hexdigest()
+    c["amx"] = bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return Outcome({"valid": {}, "test": figures}, {}, None, c, made,
                    {"items": c["items"], "pairs": c["pairs"]},
                    {"fit": spent["batches"], "score": spent["folded"]}, details={"points": points})
