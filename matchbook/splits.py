@@ -8,6 +8,7 @@ __all__ = ['Split', 'split_by_percentile', 'split_by_group', 'split_by_time', 's
            'leak_report']
 
 # %% ../nbs/1_foundations/12_splits.ipynb #7eb06ca7
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -132,6 +133,7 @@ def split_by_cluster(
     shares:tuple[float, float, float] = (0.6, 0.2, 0.2),  # Of the items, for train, valid, test
     seed:int = 0,                                         # Of the clusters' places and the new negatives
     near:Callable|None = None,                            # `(lefts, rights)` → `(c, 2)` pairs to draw first
+    alike:Callable|None = None,                           # `(left, right)` → `(p,)` how alike the items are
     never:Iterable[tuple[int, int]] = (),                 # Pairs that are no negatives, such as doubtful ones
 )->dict[str, pd.DataFrame]:                               # Of each part: left, right, label, drawn (or not)
     "Pairs whose entities stay on one side, negatives drawn anew to the whole's share of positives."
@@ -140,21 +142,79 @@ def split_by_cluster(
     if not len(label) or not np.isin(label, (0, 1)).all(): raise InputError("labels: 0 and 1 were wanted")
     label = label.astype(int)
     if not 0 < label.mean() < 1: raise InputError("pairs of one class only; both were wanted")
-    cluster = find_clusters(left, right, label, n)
-    split, rng, parts = split_by_group(cluster, shares, seed), np.random.default_rng(seed), {}
+    cluster, rng, never = find_clusters(left, right, label, n), np.random.default_rng(seed), [*never]
+    together = cluster
+    if alike is not None:
+        apart = np.flatnonzero(cluster[left] != cluster[right])
+        apart = apart[np.argsort(-alike(left[apart], right[apart]), kind="stable")]
+        together = _gather_clusters(cluster, left[apart], right[apart], max(1, n//50))
+    split, odds, rows = split_by_group(together, shares, seed), (1 - label.mean())/label.mean(), {}
     for name in ("train", "valid", "test"):
-        items = getattr(split, name)
-        inside = np.isin(left, items) & np.isin(right, items)
+        inside = np.flatnonzero(np.isin(left, getattr(split, name)) & np.isin(right, getattr(split, name)))
+        no = inside[label[inside] == 0]
+        over = len(no) - round((len(inside) - len(no))*odds)
+        rows[name] = inside if over < 1 else np.setdiff1d(inside, rng.choice(no, over, replace=False))
+    lost = np.setdiff1d(np.flatnonzero(label == 0), np.concatenate([*rows.values()]))
+    likeness = np.zeros(0) if alike is None or not len(lost) else alike(left[lost], right[lost])
+    parts = {}
+    for name, inside in rows.items():
         kept = pd.DataFrame({"left": left[inside], "right": right[inside], "label": label[inside],
                              "drawn": False})
-        wanted = round(kept["label"].sum()*(1 - label.mean())/label.mean()) - int((kept["label"] == 0).sum())
-        lefts, rights = np.intersect1d(items, left), np.intersect1d(items, right)
+        wanted = round(kept["label"].sum()*odds) - int((kept["label"] == 0).sum())
+        lefts, rights = (np.intersect1d(getattr(split, name), side) for side in (left, right))
         first = None if near is None or wanted < 1 else near(lefts, rights)
-        own = {*zip(kept["left"], kept["right"]), *never}
+        own = [*zip(kept["left"], kept["right"]), *never]
+        if first is not None and len(likeness):
+            chance = np.stack([rng.choice(side, len(first)) for side in (lefts, rights)], 1)
+            free = _keep_free(np.concatenate([first, chance]), cluster, own)
+            first = _pick_alike(free, alike(*free.T), np.quantile(likeness, (np.arange(wanted) + .5)/wanted))
         new = draw_negatives(lefts, rights, cluster, wanted, rng, own, first)
         drawn = pd.DataFrame(new, columns=["left", "right"]).assign(label=0, drawn=True)
         parts[name] = pd.concat([kept, drawn], ignore_index=True) if len(drawn) else kept
     return parts
+
+def _gather_clusters(
+    cluster:np.ndarray,  # `(n,)` the entity of each item
+    left:np.ndarray,     # `(p,)` items of different entities, the most alike first
+    right:np.ndarray,    # `(p,)`
+    most:int,            # Items that may be gathered
+)->np.ndarray:           # `(n,)` the neighbourhood of each item
+    "Entities that pairs compare, gathered into neighbourhoods."
+    size = np.bincount(cluster)
+    above = list(range(len(size)))
+    def top(one):
+        while above[one] != one: one = above[one] = above[above[one]]
+        return one
+    for a, b in zip(cluster[left].tolist(), cluster[right].tolist()):
+        a, b = top(a), top(b)
+        if a != b and size[a] + size[b] <= most: above[b], size[a] = a, size[a] + size[b]
+    return np.array([top(one) for one in range(len(size))])[cluster]
+
+def _keep_free(
+    pairs:np.ndarray,                 # `(c, 2)` item numbers
+    cluster:np.ndarray,               # `(n,)` the entity of each item
+    taken:Iterable[tuple[int, int]],  # Pairs that are there already
+)->np.ndarray:                        # `(f, 2)` those of different entities that are not taken, none twice
+    "Pairs that may be drawn."
+    def key(some): return some.min(1)*len(cluster) + some.max(1)
+    pairs = pairs[np.unique(key(pairs), return_index=True)[1]]
+    there = key(np.array([*taken], dtype=np.int64).reshape(-1, 2))
+    return pairs[(cluster[pairs[:, 0]] != cluster[pairs[:, 1]]) & ~np.isin(key(pairs), there)]
+
+def _pick_alike(
+    pairs:np.ndarray,     # `(c, 2)` item numbers
+    likeness:np.ndarray,  # `(c,)` how alike the items of each are
+    wanted:np.ndarray,    # `(w,)` how alike they shall be
+)->np.ndarray:            # `(w, 2)` for each wanted likeness the nearest pair that is left; fewer of fewer
+    "Pairs as much alike as is wanted."
+    order = np.argsort(likeness, kind="stable")
+    rows, have, picked = order.tolist(), likeness[order].tolist(), []
+    for one in sorted(wanted.tolist(), reverse=True)[:len(rows)]:      # the most alike are the rarest
+        at = bisect_left(have, one)
+        if at == len(have) or (at and one - have[at - 1] <= have[at] - one): at -= 1
+        picked.append(rows.pop(at))
+        have.pop(at)
+    return pairs[picked]
 
 def draw_negatives(
     lefts:np.ndarray,                 # Items that may stand left

@@ -201,6 +201,9 @@ def test_pairs_are_joined_as_by_looping(contradictions):
             if reason in (None, twofold if contradictions == "keep" else None):
                 kept.append(("abcd".index(a), "abcd".index(b), int(yes)))
         if not kept: continue
+        once = [frozenset(pair[:2]) for pair in kept
+                if len(said[frozenset("abcd"[one] for one in pair[:2])]) == 1]
+        lost["given again, kept"] = len(once) - len(set(once))
         pairs, found = join_pairs(items, left, right, label, contradictions=contradictions)
         assert found == lost
         assert list(zip(pairs.left.tolist(), pairs.right.tolist(), pairs.label.tolist())) == kept
@@ -212,6 +215,78 @@ def test_contradictions_are_refused_by_their_rows_when_asked():
         join_pairs(items, list("aaab"), list("abba"), [1, 1, 1, 0], "shop.csv", "refuse")
     with pytest.raises(InputError, match="did you mean 'drop'"):
         join_pairs(items, ["a"], ["b"], [1], contradictions="drob")
+
+
+def test_a_pair_given_again_is_counted_and_told(caplog):
+    with caplog.at_level(logging.WARNING):
+        pairs, lost = join_pairs(plain_items(["", ""], ids=["a", "b"]), list("aab"), list("bba"), [1, 1, 1])
+    assert len(pairs) == 3 and lost["given again, kept"] == 2 and "2 given again, kept" in caplog.text
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({"left": [0, 9]}, "row 2: left is item 9; 0 to 2 was wanted"),
+    ({"right": [-1, 1]}, "row 1: right is item -1"),
+    ({"left": [0., 1.]}, "left is float64"), ({"label": [2, 0]}, "row 1: label 2; 0 or 1"),
+    ({"label": [1, np.nan]}, "row 2: label nan"), ({"label": ["yes", "no"]}, "row 1: label 'yes'")])
+def test_pairs_that_make_no_sense_are_refused(changed, said):
+    with pytest.raises(InputError, match=said):
+        Pairs(**{"items": plain_items([""]*3), "left": [0, 1], "right": [1, 2], "label": [1, 0]} | changed)
+
+
+def test_lists_and_labels_as_text_become_arrays():
+    pairs = Pairs(plain_items([""]*3), [0, 1], [1, 2], ["1", "0"])
+    assert pairs[[1]].left.tolist() == [1] and pairs.label.tolist() == [1, 0]
+    assert len(Pairs(plain_items([""]), [], [], [])) == 0
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({"text_vector": np.eye(2)}, "3 ids, but text_vector is float64 of shape"),
+    ({"image_vector": np.full((3, 2), np.nan)}, "row 1: image_vector has a number that is not finite"),
+    ({"text_vector": [[1], [1, 2], [1]]}, "text_vector"), ({"text": ["a"]}, "3 ids, but text is"),
+    ({"text_vector": np.zeros(3)}, "a matrix of numbers was wanted")])
+def test_items_that_make_no_sense_are_refused(changed, said):
+    with pytest.raises(InputError, match=said): replace(plain_items([""]*3), **changed)
+
+
+def test_two_items_of_one_id_and_labels_without_pairs_are_refused():
+    with pytest.raises(InputError, match="shop.csv: two items have the id 'a'"):
+        join_pairs(plain_items([""]*3, ids=["a", "b", "a"]), ["a"], ["b"], [1], "shop.csv")
+    with pytest.raises(InputError, match="1 left sides, 1 right sides, 2 labels"):
+        join_pairs(plain_items([""]*2, ids=["a", "b"]), ["a"], ["b"], [1, 0])
+
+
+def test_vectors_of_zeros_are_counted_apart_from_missing_ones(tmp_path, caplog):
+    tables = ozon_tables()
+    for row, cell in ((2, np.zeros(4)), (3, None)): put("text_and_bert", name, row, cell)(tables)
+    with caplog.at_level(logging.WARNING): counts = read_ozon(write_ozon(tmp_path, tables), "gaps").counts()
+    assert counts["items without text vector"] == 2 and counts["items with text vector of zeros"] == 1
+    assert counts["items with image vector of zeros"] == 0 and "1 vectors of zeros" in caplog.text
+
+
+def test_a_table_of_labels_takes_no_setting_that_it_cannot_follow(tmp_path):
+    path = tmp_path/"mine.csv"
+    lines = [f"mug {n},mug {n} {n % 2},{n % 2}" for n in range(30)]
+    path.write_text("\n".join(["left_text,right_text,label", *lines]))
+    parts, _ = read_pair_parts("mine", path, split="clusters")
+    assert parts.split == "clusters" and not count_known(parts).any()
+    for setting in ({"size": "huge"}, {"without": ("nope",)}):
+        with pytest.raises(InputError, match="a table of labels is read as it is"):
+            read_pair_parts("mine", path, **setting)
+
+
+def test_new_negatives_are_as_near_as_those_that_were_lost():
+    rng = np.random.default_rng(0)
+    place = np.tile(rng.normal(size=(300, 3)), (2, 1))                     # i and 300 + i are one product
+    items = replace(plain_items([""]*600), text_vector=stack_vectors(place))
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(300), np.arange(300, 600)))
+    near = (items.text_vector[left]*items.text_vector[right]).sum(1)
+    rows = np.flatnonzero((left + 300 == right) | ((near > .8) & (rng.random(len(left)) < .1)))
+    rows = rng.permutation(rows)
+    pairs, cut = Pairs(items, left[rows], right[rows], left[rows] + 300 == right[rows]), len(rows)//5
+    new = cut_by_cluster(PairParts(pairs[2*cut:], pairs[:cut], pairs[cut:2*cut], {}))
+    lost = new.likeness["lost"]
+    assert lost == pytest.approx(new.likeness["negatives"], abs=.03)
+    assert [new.likeness[f"drawn for {part}"] for part in parts_of] == pytest.approx([lost]*3, abs=.02)
 
 
 def test_sides_of_different_lengths_are_refused():

@@ -19,7 +19,7 @@ rows = ["tfidf-words", "tfidf-chars", "cosine", "image-cosine", "pair-mlp", "ite
         "symmetric-pair-mlp", "boosted-trees", "cross-encoder", "lora-cross-encoder"]
 measures = {"f1", "precision", "recall", "accuracy", "pr_auc", "roc_auc", "ece", "mse"}
 more = {"f1_at_half", "flips"}
-fast = {"f1_train", "pr_auc_train", "accuracy_train", "ece_raw"}
+fast = {"f1_train", "pr_auc_train", "accuracy_train", "ece_raw", "flips_at_half"}
 slow = {"f1_mixed", "pr_auc_mixed", "weight_mixed"}
 each_row = pytest.mark.parametrize("row", rows)
 
@@ -78,6 +78,29 @@ def test_every_row_has_its_figures_and_its_file(row, runs, tmp_path):
     assert read_run(write_run(one, tmp_path))["metrics"] == one["metrics"]
 
 
+def test_what_training_knows_is_counted_before_a_figure(run, folder, caplog):
+    with caplog.at_level("INFO"): counts = run("tfidf-words")["data"]["counts"]
+    parts, _ = read_pair_parts("ozon-sample", folder)
+    known = np.bincount(count_known(parts), minlength=3)
+    assert [counts[f"leak, {kind}"] for kind in ("both sides", "one side")] == known[[2, 1]].tolist()
+    assert counts["leak, pair"] == 0 and f"pair 0, both sides {known[2]}, one side {known[1]}" in caplog.text
+
+
+def test_a_test_part_of_one_class_is_refused_in_one_line(tmp_path, recwarn):
+    for part in ("train", "valid", "test"):
+        lines = [f"COL a VAL {one}\tCOL a VAL {one} {n % 2}\t{n % 2*(part != 'test')}" for n, one in
+                 enumerate("lamp bed desk mug fork shoe".split())]
+        (tmp_path/f"{part}.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="ozon-sample: test pairs of one class only"):
+        make_run(study, "ozon-sample", "tfidf-words", data=tmp_path)
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
+
+
+def test_lora_has_the_quick_preset_s_precision():
+    for preset, precision in (("quick", "no"), ("best", CrossEncoder.best.training.precision)):
+        assert open_matcher("lora-cross-encoder", preset, {}).config.training.precision == precision
+
+
 @each_row
 def test_the_same_run_twice_gives_the_same_figures_to_the_last_digit(row, runs, run):
     again = run(row)
@@ -118,7 +141,7 @@ def test_the_test_part_takes_part_in_no_choice(row, runs, run, other_test):
     other = run(row, data=other_test)
     assert other["threshold"] == runs[row]["threshold"]
     assert other["metrics"]["valid"] == runs[row]["metrics"]["valid"]
-    for name in fast & set(runs[row]["metrics"]["test"]) - {"ece_raw"}:
+    for name in fast & set(runs[row]["metrics"]["test"]) - {"ece_raw", "flips_at_half"}:
         assert other["metrics"]["test"][name] == runs[row]["metrics"]["test"][name]
     assert other["metrics"]["test"]["mse"] != runs[row]["metrics"]["test"]["mse"]
 

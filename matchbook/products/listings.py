@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['handling', 'logger', 'contradictory', 'telling', 'vector_columns', 'pair_splits', 'label_columns', 'Listings',
-           'check_listings', 'read_listings', 'split_listings', 'count_parts', 'Items', 'Pairs', 'stack_vectors',
-           'check_labels', 'pair_keys', 'join_pairs', 'PairParts', 'drop_fields', 'check_fields', 'read_text_pairs',
+           'check_listings', 'read_listings', 'split_listings', 'count_parts', 'Items', 'check_labels', 'Pairs',
+           'stack_vectors', 'pair_keys', 'join_pairs', 'PairParts', 'drop_fields', 'check_fields', 'read_text_pairs',
            'read_ozon', 'hash_vectors', 'pair_listings', 'find_near_pairs', 'cut_by_cluster', 'read_labelled_pairs',
            'read_pair_parts', 'count_known']
 
 # %% ../../nbs/3_products/30_listings.ipynb #4e98c389
 import hashlib, logging, re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -119,6 +119,22 @@ class Items:
     text_vector:np.ndarray   # `(n, t)` float32, unit rows; zeros where there is none
     image_vector:np.ndarray  # `(n, v)` float32, unit rows; zeros where there is none
 
+    def __post_init__(self):
+        for name in ("id", "text", "text_vector", "image_vector"):
+            some = getattr(self, name)
+            if not isinstance(some, np.ndarray): some = _as_array(some, object if name == "text" else None)
+            object.__setattr__(self, name, some)
+            kind = f"{some.dtype} of shape {some.shape}"
+            if len(some.shape) < 1 or len(some) != len(self.id):
+                raise InputError(f"items: {len(self.id)} ids, but {name} is {kind}; "
+                                 "a row for each was wanted")
+            if not name.endswith("vector"): continue
+            if some.ndim != 2 or some.dtype.kind not in "fiub":
+                raise InputError(f"items: {name} is {kind}; a matrix of numbers was wanted")
+            with np.errstate(all="ignore"): bad = np.flatnonzero(~np.isfinite(some.sum(1, dtype=np.float64)))
+            if len(bad): raise InputError(f"items, row {bad[0] + 1}: {name} has a number that is not finite "
+                                          f"({len(bad)} such rows)")
+
     def __len__(self): return len(self.id)
 
     @cached_property
@@ -142,6 +158,24 @@ class Items:
         return np.array([" ".join(value for value in one.values() if value) for one in self.fields] or [""],
                         dtype=object)[:len(self)]
 
+def _as_array(one, kind=None):
+    try: return np.asarray(one, dtype=kind)
+    except ValueError: return np.asarray([one], dtype=object)   # lists of several lengths: refused later
+
+def check_labels(
+    label:Iterable,           # As they came
+    where:str|Path = "pairs", # Named in messages
+)->np.ndarray:                # `(p,)` 0 or 1, int64
+    "Labels, once they are found to be 0 or 1. Raises `InputError` naming the row."
+    label = check_array(label, f"{where}: labels")
+    try: values = pd.to_numeric(pd.Series(label.ravel()), errors="coerce").to_numpy(dtype=float)
+    except (TypeError, ValueError) as error: raise InputError(f"{where}: labels: {error}") from None
+    bad = np.flatnonzero(~np.isin(values, (0., 1.)))
+    if len(bad):
+        found = label.ravel().tolist()[bad[0]]
+        raise InputError(f"{where}, row {bad[0] + 1}: label {found!r}; 0 or 1 was wanted")
+    return values.astype(np.int64)
+
 @dataclass(frozen=True)
 class Pairs:
     "Pairs of items and whether each is one product."
@@ -154,6 +188,16 @@ class Pairs:
         if not len(self.left) == len(self.right) == len(self.label):
             raise InputError(f"pairs: {len(self.left)} left sides, {len(self.right)} right sides, "
                              f"{len(self.label)} labels")
+        for name in ("left", "right"):
+            side = _as_array(getattr(self, name), None if len(self.left) else np.int64)
+            if side.ndim != 1 or side.dtype.kind not in "iu":
+                raise InputError(f"pairs: {name} is {side.dtype} of shape {side.shape}; "
+                                 "row numbers were wanted")
+            bad = np.flatnonzero((side < 0) | (side >= len(self.items)))
+            if len(bad): raise InputError(f"pairs, row {bad[0] + 1}: {name} is item {side[bad[0]]}; "
+                                          f"0 to {len(self.items) - 1} was wanted")
+            object.__setattr__(self, name, side)
+        object.__setattr__(self, "label", check_labels(self.label))
 
     def __len__(self): return len(self.left)
 
@@ -168,10 +212,6 @@ class Pairs:
         return replace(self, left=self.right, right=self.left)
 
 # %% ../../nbs/3_products/30_listings.ipynb #071cfd5f
-def _as_array(one):
-    try: return np.asarray(one)
-    except ValueError: return np.asarray([one], dtype=object)   # lists of several lengths: refused below
-
 def stack_vectors(
     vectors:Iterable,             # One array of numbers a row; None where there is none
     where:str|Path = "vectors",   # Named in messages
@@ -199,20 +239,6 @@ def stack_vectors(
 logger = logging.getLogger("matchbook")
 contradictory = ("drop", "keep", "refuse")  # What may be said of pairs with two labels
 
-def check_labels(
-    label:Iterable,           # As they came
-    where:str|Path = "pairs", # Named in messages
-)->np.ndarray:                # `(p,)` 0 or 1, int64
-    "Labels, once they are found to be 0 or 1. Raises `InputError` naming the row."
-    label = check_array(label, f"{where}: labels")
-    try: values = pd.to_numeric(pd.Series(label.ravel()), errors="coerce").to_numpy(dtype=float)
-    except (TypeError, ValueError) as error: raise InputError(f"{where}: labels: {error}") from None
-    bad = np.flatnonzero(~np.isin(values, (0., 1.)))
-    if len(bad):
-        found = label.ravel().tolist()[bad[0]]
-        raise InputError(f"{where}, row {bad[0] + 1}: label {found!r}; 0 or 1 was wanted")
-    return values.astype(np.int64)
-
 def pair_keys(
     left:np.ndarray,   # `(p,)` row numbers
     right:np.ndarray,  # `(p,)` row numbers
@@ -235,7 +261,12 @@ def join_pairs(
     if contradictions not in contradictory:
         raise suggest(contradictions, contradictory, "handling of contradictions")
     label, index = check_labels(label, where), pd.Index(items.id)
-    sides = [check_column(side, f"{where}: ids", rows=len(label)) for side in (left, right)]
+    if not index.is_unique:
+        raise InputError(f"{where}: two items have the id {index[index.duplicated()][0]!r}")
+    sides = [check_column(side, f"{where}: ids") for side in (left, right)]
+    if not len(sides[0]) == len(sides[1]) == len(label):
+        raise InputError(f"{where}: {len(sides[0])} left sides, {len(sides[1])} right sides, "
+                         f"{len(label)} labels")
     try: sides = np.stack([index.get_indexer(pd.Index(side)) for side in sides])
     except TypeError as error: raise InputError(f"{where}: ids that are none: {error}") from None
     joined = (sides >= 0).all(0)
@@ -252,7 +283,8 @@ def join_pairs(
                          "contradictions=drop leaves such pairs out")
     if contradictions == "drop": kept &= ~twice
     lost = {"unjoined": int((~joined).sum()), "of one item": int(themselves.sum()),
-            "with two labels": int(twice.sum())}
+            "with two labels": int(twice.sum()),
+            "given again, kept": int(pd.Series(key[kept & ~twice]).duplicated().sum())}
     if contradictions == "keep": lost["with two labels, kept"] = lost.pop("with two labels")
     told = ", ".join(f"{n} {why}" for why, n in lost.items() if n)   # those that stay are told too
     if not kept.any(): raise InputError(f"{where}: no pair is left of {len(label)} ({told or 'no rows'})")
@@ -269,6 +301,8 @@ class PairParts:
     lost:dict[str, int]     # How many pairs are odd, by reason; most of them are left out
     two_tables:bool = False # Whether left and right come from two tables, each free of duplicates
     split:str = "published" # Whose cut it is
+    zeros:dict[str, int] = field(default_factory=dict)       # Items with a vector of zeros, by kind
+    likeness:dict[str, float] = field(default_factory=dict)  # Of a cut by product, see `cut_by_cluster`
 
     @property
     def items(self)->Items:
@@ -288,6 +322,7 @@ class PairParts:
         return {"items": len(self.items), **{f"pairs {why}": n for why, n in self.lost.items()},
                 "items without text vector": int((~self.items.has_text).sum()),
                 "items without image vector": int((~self.items.has_image).sum()),
+                **{f"items with {kind} vector of zeros": n for kind, n in self.zeros.items()},
                 **{f"{name}_rows": len(part) for name, part in parts.items()},
                 **{f"{name}_positive": int(part.label.sum()) for name, part in parts.items()}}
 
@@ -377,10 +412,13 @@ def _inner(cells, depth, where):
     return found
 
 def _vectors_of(table, column, depth, path, ids):
-    "The vectors of some items, zeros for those that a table lacks; rows are named as the file has them."
-    where, at = f"{path}, column {column}", table.index.get_indexer(ids)
-    vectors = stack_vectors(_inner(table[column], depth, where), where)
-    return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), dtype=np.float32)])[at]
+    "The vectors of some items, zeros for those that a table lacks, and how many the table has as zeros."
+    where, at = f"{path}, column {column}", table.index.get_indexer(ids)     # the file's rows are named
+    cells = _inner(table[column], depth, where)
+    vectors = stack_vectors(cells, where)
+    zeros = sum(one is not None for one in cells) - int(vectors.any(1).sum())
+    if zeros: logger.warning("%s: %d vectors of zeros, taken as missing", where, zeros)
+    return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), dtype=np.float32)])[at], zeros
 
 def read_ozon(
     folder:Path,                  # Holds the three parquet files
@@ -396,8 +434,8 @@ def read_ozon(
         raise InputError(f"{image}, column variantid: {images.index.inferred_type}, but {text.name} has "
                          f"{texts.index.inferred_type}; ids of one kind were wanted")
     ids = texts.index.union(images.index, sort=False)
-    vectors = [_vectors_of(*some, ids) for some in
-               zip((texts, images), vector_columns, (0, 1), (text, image))]
+    vectors, zeros = zip(*(_vectors_of(*some, ids) for some in
+                           zip((texts, images), vector_columns, (0, 1), (text, image))))
     names = texts["name"].reindex(ids).fillna("").astype(str) if "name" in texts else [""]*len(ids)
     items = Items(ids.to_numpy(), np.array(list(names), dtype=object), *vectors)
     table = read_parquet(folder/"train.parquet")
@@ -407,7 +445,7 @@ def read_ozon(
     if len(pairs) < 5: raise InputError(f"{where}: {len(pairs)} pairs; five or more are cut in three")
     train, test = train_test_split(np.arange(len(pairs)), test_size=.2, random_state=42)
     train, valid = train_test_split(train, test_size=.2, random_state=42)
-    return PairParts(pairs[train], pairs[valid], pairs[test], lost)
+    return PairParts(pairs[train], pairs[valid], pairs[test], lost, zeros=dict(zip(("text", "image"), zeros)))
 
 # %% ../../nbs/3_products/30_listings.ipynb #7cd6e050
 _hash = re.compile("[0-9a-fA-F]{16}")
@@ -463,19 +501,23 @@ def pair_listings(
 # %% ../../nbs/3_products/30_listings.ipynb #dded1e2f
 pair_splits = ("published", "clusters")
 
+def _vectors_to_compare(items):
+    "Word TF-IDF of the texts, else the vectors; unit rows."
+    from matchbook.encoders import TfidfEncoder, words
+    if any(items.plain): return TfidfEncoder(words).fit(items.plain).embed(items.plain)
+    vectors = np.concatenate([items.text_vector, items.image_vector], axis=1)
+    return vectors/np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+
 def find_near_pairs(
     items:Items,              # The table
     lefts:np.ndarray,         # Row numbers that may stand left
     rights:np.ndarray,        # Row numbers that may stand right
     count:int = 10,           # Nearest of each left
+    vectors=None,             # `(n, d)` what is compared, where it is made already
 )->np.ndarray:                # `(c, 2)` row numbers, the nearest first
     "Pairs that look alike: by word TF-IDF of the texts, else by the vectors."
-    from matchbook.encoders import TfidfEncoder, words
     from matchbook.neighbours import build_index
-    if any(items.plain): vectors = TfidfEncoder(words).fit(items.plain).embed(items.plain)
-    else:
-        vectors = np.concatenate([items.text_vector, items.image_vector], axis=1)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    if vectors is None: vectors = _vectors_to_compare(items)
     score, found = build_index(vectors[rights]).nearest(vectors[lefts], min(count, len(rights)))
     row, place = np.nonzero((found >= 0) & (score > 0))
     order = np.argsort(-score[row, place], kind="stable")
@@ -484,8 +526,9 @@ def find_near_pairs(
 def cut_by_cluster(
     parts:PairParts,     # As published
     seed:int = 0,        # Which products go where
-)->PairParts:            # The same pairs and some new negatives; no product is in two parts
-    "Another cut of the same pairs, by product."
+)->PairParts:            # No product is in two parts; `likeness` has mean cosines of negatives
+    "Another cut of the same pairs, by product; new negatives as near as those lost, where there are such."
+    from scipy import sparse
     whole = [getattr(parts, name) for name in ("train", "valid", "test")]
     left, right, label = (np.concatenate([getattr(part, name) for part in whole])
                           for name in ("left", "right", "label"))
@@ -494,11 +537,27 @@ def cut_by_cluster(
     first = np.flatnonzero(same)[np.unique(table.key[same], return_index=True)[1]]
     lost = parts.lost | {"with two labels in all": int((~same).sum())}
     left, right, label, odd = left[first], right[first], label[first], [*zip(left[~same], right[~same])]
-    near = lambda lefts, rights: find_near_pairs(parts.items, lefts, rights)
-    cut = split_by_cluster(left, right, label, len(parts.items), seed=seed, near=near, never=odd)
+    vectors = _vectors_to_compare(parts.items)
+    near = lambda lefts, rights: find_near_pairs(parts.items, lefts, rights, 50, vectors)
+    def alike(a, b):
+        found = np.zeros(len(a))
+        for start in range(0, len(a), 2**15):                      # memory for more stays bounded
+            x, y = (vectors[side[start:start + 2**15]] for side in (a, b))
+            product = x.multiply(y) if sparse.issparse(x) else x*y
+            found[start:start + 2**15] = np.asarray(product.sum(1)).ravel()
+        return found
+    cut = split_by_cluster(left, right, label, len(parts.items), seed=seed, near=near, alike=alike, never=odd)
+    kept = pd.concat([*cut.values()])
+    gone = (label == 0) & ~np.isin(pair_keys(left, right), pair_keys(kept["left"], kept["right"]))
+    no = {name: table[table["label"] == 0] for name, table in cut.items()}
+    some = {"negatives": (left[label == 0], right[label == 0]), "lost": (left[gone], right[gone]),
+            **{f"drawn for {name}": table.loc[table["drawn"], ["left", "right"]].to_numpy().T
+               for name, table in no.items()},
+            **{f"negatives of {name}": table[["left", "right"]].to_numpy().T for name, table in no.items()}}
+    likeness = {name: round(float(alike(*sides).mean()), 4) for name, sides in some.items() if len(sides[0])}
     new = {name: Pairs(parts.items, *(table[key].to_numpy() for key in ("left", "right", "label")))
            for name, table in cut.items()}
-    return replace(parts, **new, split="clusters", lost=lost)
+    return replace(parts, **new, split="clusters", lost=lost, likeness=likeness)
 
 # %% ../../nbs/3_products/30_listings.ipynb #7aa55683
 label_columns = ("left_text", "right_text", "label")   # Of a table of one's own labels
@@ -544,8 +603,12 @@ def read_pair_parts(
     if split not in pair_splits: raise suggest(split, pair_splits, "split")
     folder = locate(dataset) if data is None else Path(data)
     if data is not None:
-        if folder.is_file() and ".txt" not in folder.name:
-            with refuse_changes(folder): return read_labelled_pairs(folder, contradictions), _digest([folder])
+        if folder.is_file() and ".txt" not in folder.name:      # cut by product already
+            for name, value in (("size", size), ("without", without)):
+                if value: raise InputError(f"{folder}: a table of labels is read as it is, without "
+                                           f"{name}={value!r}")
+            with refuse_changes(folder):
+                return replace(read_labelled_pairs(folder, contradictions), split=split), _digest([folder])
         if not folder.is_dir(): raise InputError(f"{folder}: a folder with files of pairs was wanted")
         if (folder/dataset).is_dir(): folder = folder/dataset
     files = sorted(path for path in folder.iterdir() if path.is_file())

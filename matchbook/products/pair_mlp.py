@@ -656,10 +656,12 @@ def count_flips(
     model:PairMatcher,            # Fitted
     pairs:Pairs,                  # Some of which it calls matches
     score:np.ndarray|None=None,   # `(p,)` what it says of them, where that is known already
+    threshold:float|None=None,    # From which it calls a pair a match; its own when left out
 )->float:                         # From 0 to 1; NaN where it calls none a match
     "The share of predicted matches that are none once left and right have changed places."
-    said = pairs[(model.score(pairs) if score is None else score) >= model.threshold_]
-    return float((model.score(said.swapped()) < model.threshold_).mean()) if len(said) else float("nan")
+    if threshold is None: threshold = model.threshold_
+    said = pairs[(model.score(pairs) if score is None else score) >= threshold]
+    return float((model.score(said.swapped()) < threshold).mean()) if len(said) else float("nan")
 
 # %% ../../nbs/3_products/31_pair_mlp.ipynb #abb2bbea
 @dataclass(frozen=True)
