@@ -281,6 +281,7 @@ def test_an_id_that_only_one_file_has(archive):
     ({"promise": {"title": torch.tensor([[1., 0, 0], [float("inf"), 0, 0]])}}, "'title', id 'b': a number"),
     ({"content": {"frames": Ragged(torch.tensor([[1., 1, 1], [1, 1, 1], [0, float("nan"), 0]]), [0, 1, 3])}},
      "'frames', id 'b', element 1: a number that is not finite"),
+    ({"content": {"": Ragged(torch.eye(3), [0, 3, 3])}}, "a view without a name"),
     ({"promise": {}}, "without a promise view"), ({"label": np.array([1])}, "label has 1 rows"),
     ({"id": np.array(["a", "a"])}, "id 'a' stands 2 times"),
     ({"promise": {"title": torch.ones(2)}}, "view 'title' has shape"),

@@ -91,6 +91,7 @@ def _check_views(videos):
     if not videos.promise: raise InputError("videos without a promise view; one or more was wanted")
     n, first, width = len(videos.id), next(iter(videos.promise)), None
     for view, some in (videos.promise | videos.content).items():
+        if not view: raise InputError("a view without a name; one such as title was wanted")
         if len(some) != n: raise InputError(f"view {view!r} has {len(some)} rows, but there are {n} ids")
         values = some.values if isinstance(some, Ragged) else some
         if values.ndim != 2:
