@@ -177,8 +177,9 @@ declare(
     Study(
         name="promise", about="Does the content keep what the title promises?",
         datasets=("videos-sample", "webis-promise", "videos-bangla"), sample="videos-sample",
-        models=("majority", "cosine", "title-only", "title-only-words", "mean-pool", "title-only-network",
-                "pair-fusion", "pair-fusion-grid"), main="webis-promise", baseline="title-only",
+        models=("majority", "cosine", "title-only", "title-only-words", "title-and-cosine", "mean-pool",
+                "title-only-network", "pair-fusion", "pair-fusion-grid"), main="webis-promise",
+        baseline="title-only-network",
         measure="pr_auc", columns=("pr_auc", "roc_auc", "f1", "accuracy", "ece"),
         run="matchbook.clickbait.promise:run_promise"),
     Study(

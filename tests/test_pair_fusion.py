@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from matchbook.batches import Ragged
 from matchbook.clickbait.pair_fusion import (PairFusion, PairFusionConfig, PairFusionNetwork, SeqPool,
-                                             SlowPairFusion, SlowVideos, find_drivers, judge, name_branches,
-                                             pad_slowly, pair_features, pool_once, pools, rename_published,
-                                             tabulate)
+                                             SlowPairFusion, SlowVideos, draw_drivers, find_drivers, judge,
+                                             module_name, name_branches, pad_slowly, pair_features,
+                                             pool_once, pools, rename_published, tabulate)
 from matchbook.clickbait.videos import build_videos, count_words, gather_views, join_labels, read_promise
 from matchbook.datasets import InputError
 from matchbook.samples import draw_videos
@@ -309,7 +309,8 @@ def test_only_chosen_branches_are_computed(parts):
     {"dropout": 0.}, {"k": 1, "pool": "top-similar"}, {"smoothing": .2}, {"branch_weight": 0.},
     {"fused_weight": 5.},
     {"weigh_positives": True, "branches": ("title-transcript",)},
-    {"batch": 17}, {"temperature": 5.}, {"pool": "top-norm"}, {"hidden": 8}, {"soft": False}])
+    {"batch": 17}, {"temperature": 5.}, {"pool": "top-norm"}, {"hidden": 8}, {"soft": False},
+    {"skip": "none"}, {"skip": "all", "branches": ("title", "title-keyframes")}])
 def test_every_setting_has_an_effect(parts, change):
     tilted = replace(parts["train"], strength=np.clip(parts["train"].strength*.8 + .1, 0, 1))
     base = replace(few, branches=change.get("branches", ()),
@@ -345,6 +346,107 @@ def test_words_have_a_say(parts):
                                                abs=1e-5)
     with pytest.raises(InputError, match="no numbers for 'title-said'"):
         model.score(replace(videos, numbers={}))
+
+
+def test_words_of_every_promise_are_counted_anew():
+    "A sentence that the thumbnail promises too is missed there as well."
+    class Letters:
+        def embed(self, texts):
+            return np.array([[text.count(one) for one in "aeiou"] for text in texts], np.float32) + .01
+    titles, thumbs = ["a dog sings", "no dog here", "tea at three", "ten of us"]*10, ["one wind", "two dogs",
+                                                                                       "cups", "one three"]*10
+    said = [["a dog sings.", "it rains"], ["rain", "wind"], ["tea at three"], ["one", "two", "three"]]*10
+    build = lambda rows, told: build_videos(rows, [row % 2 for row in rows],
+                                            {"title": [titles[row] for row in rows],
+                                             "thumbnail": [thumbs[row] for row in rows]}, {"said": told},
+                                            Letters())
+    videos = build(range(40), said)
+    config = replace(few, training=replace(few.training, epochs=6, learning_rate=.02))
+    model = PairFusion(config, 0).fit(videos, videos)
+    drivers = find_drivers(model, videos, 3)
+    for at, kept in enumerate((["two", "three"], ["one", "three"], ["one", "two"], [])):
+        wanted = model.logits(videos[[3]])[0] - model.logits(build([3], [kept]))[0]
+        assert drivers["adds"][at] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_drivers_are_drawn_for_a_moderator(parts):
+    import matplotlib.pyplot as plt
+    model = PairFusion(few, 0).fit(parts["train"], parts["valid"])
+    drivers, (fig, ax) = find_drivers(model, parts["test"], 0), plt.subplots()
+    draw_drivers(drivers, ax, "what it is")
+    alone = drivers[drivers["element"].notna()]
+    assert ax.get_title() == "what it is" and len(ax.patches) == len(alone)
+    assert [bar.get_width() for bar in ax.patches][::-1] == pytest.approx(alone["adds"].tolist())
+    assert ax.get_yticklabels()[-1].get_text() == "transcript 1"
+    plt.close(fig)
+
+
+# --- the skip -------------------------------------------------------------------------------------
+
+
+def test_cosines_and_numbers_reach_the_fused_logit_straight(parts):
+    "Neither blurred nor dropped: with a branch that says nothing, the logit is the skip's alone."
+    model = PairFusion(few, 0).fit(parts["train"], parts["valid"])
+    network = model.network_.train()
+    table = pool_once(network, model._table(parts["test"]))
+    with torch.no_grad(): network.fuse_out.weight.zero_()
+    features = network.describe(table)
+    plain = torch.cat([features[name][:, 4*16:] for name in features], dim=1)
+    assert plain.shape == (100, 4*2) and torch.equal(plain, network.plain(features))
+    wanted = plain @ network.skip.weight[0] + network.fuse_out.bias
+    torch.testing.assert_close(network(table)["fused"], wanted)
+    frames = parts["test"].content["keyframes"]
+    unit = Ragged(F.normalize(frames.values, dim=1), frames.offsets)
+    mean = F.cosine_similarity(parts["test"].promise["title"], unit.mean(), dim=1)
+    raw = network.describe(table, scaled=False)["title-keyframes"][:, 4*16 + 1]   # after that of the pooled
+    torch.testing.assert_close(raw, mean, atol=1e-5, rtol=0)
+
+
+def test_the_skip_begins_as_a_logistic_regression_and_without_it_nothing_changes(parts):
+    from sklearn.linear_model import LogisticRegression
+    still = replace(few, training=replace(few.training, epochs=1, learning_rate=1e-12, weight_decay=0.))
+    model = PairFusion(still, 0).fit(parts["train"], parts["valid"])
+    tables = [pool_once(model.network_, model._table(parts[part])) for part in ("train", "valid")]
+    with torch.no_grad():
+        known, asked = (model.network_.plain(model.network_.describe(table)).numpy() for table in tables)
+    found = [LogisticRegression(C=strength, max_iter=500).fit(known, parts["train"].label).coef_[0]
+             for strength in (1e-4, 3e-4, .001, .003, .01, .03, .1, 1.)]
+    area = lambda weight: judge(asked @ weight, *[parts["valid"].label]*2)["pr_auc"]
+    np.testing.assert_allclose(model.network_.skip.weight.detach()[0], max(found, key=area), atol=1e-5)
+    for config in (replace(few, skip="none"), PairFusion.as_published, replace(few, branches="title")):
+        network = PairFusionNetwork(16, name_branches(parts["train"], config.branches), config)
+        assert not hasattr(network, "skip")
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promise,content", [
+    (("title", "thumb"), ("stt.v2", "kf")), (("title", "thumb"), ("type", "items")),
+    (("a.b", "pop"), ("training", "_modules")), (("%pop", "pop"), ("%2E", "."))])
+def test_views_may_have_any_name(promise, content, parts, tmp_path):
+    def name(videos):
+        return replace(videos, promise=dict(zip(promise, videos.promise.values())),
+                       content=dict(zip(content, videos.content.values())))
+    model = PairFusion(few, 3).fit(*(name(parts[part]) for part in ("train", "valid")))
+    plain = PairFusion(few, 3).fit(parts["train"], parts["valid"])
+    assert model.branches == [f"{p}-{c}" for p in promise for c in content]
+    again = PairFusion.load(model.save(tmp_path/"model"))
+    found = again.score(name(parts["test"]))
+    assert (found == model.score(name(parts["test"]))).all()
+    np.testing.assert_allclose(found, plain.score(parts["test"]), atol=.05)
+    alone = PairFusion(replace(few, branches=promise), 3).fit(name(parts["train"]), name(parts["valid"]))
+    assert alone.branches == list(promise)
+    assert module_name("title-transcript") == "title-transcript"       # the original's weights keep theirs
+
+
+def test_two_branches_of_one_name_are_refused(parts):
+    def name(promise, content):
+        return replace(parts["train"], promise=dict(zip(promise, parts["train"].promise.values())),
+                       content=dict(zip(content, parts["train"].content.values())))
+    for some in (name(("a-b", "a"), ("c", "b-c")), name(("a", "a-b"), ("b", "c"))):
+        with pytest.raises(InputError, match="are both called 'a-b") as told: PairFusion(few).fit(some, some)
+        assert "\n" not in str(told.value)
 
 
 def test_drivers_of_one_frame_and_of_vectors_alone(parts):

@@ -8,22 +8,21 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from matchbook import cli
 from matchbook.clickbait.promise import (LinearConfig, LinearMatcher, Majority, draw_areas, draw_groups,
-                                         draw_splits,
-                                         find_slices, interval, models, open_row, share_out, study)
-from matchbook.clickbait.videos import convert_videos, read_promise
+                                         draw_splits, find_slices, interval, looks, models, open_row,
+                                         share_out, study, weigh_difference)
+from matchbook.clickbait.videos import build_videos, convert_videos, read_promise
 from matchbook.datasets import InputError, locate
 from matchbook.runs import make_run, read_run, write_run
 
-rows = ["majority", "cosine", "title-only", "title-only-words", "mean-pool", "title-only-network",
-        "pair-fusion",
-        "pair-fusion-grid"]
+rows = ["majority", "cosine", "title-only", "title-only-words", "title-and-cosine", "mean-pool",
+        "title-only-network", "pair-fusion", "pair-fusion-grid"]
 measures = {"f1", "precision", "recall", "accuracy", "pr_auc", "roc_auc", "ece", "mse"}
 once = {"rotations": 1}
 
 
 def test_the_study_has_exactly_these_rows():
     assert list(study.models) == rows == list(models) and study.sample == "videos-sample"
-    assert study.measure == "pr_auc"
+    assert study.measure == "pr_auc" and study.baseline == "title-only-network"   # what valid likes best
     assert set(study.columns) <= measures
 
 
@@ -118,7 +117,7 @@ def test_a_split_that_cannot_be_is_refused(videos):
 # --- baselines ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("of", ["title", "words", "cosine", "mean"])
+@pytest.mark.parametrize("of", looks)
 def test_a_linear_row_keeps_what_a_matcher_promises(of, parts, tmp_path):
     model = LinearMatcher(LinearConfig(of), 0).fit(parts["train"], parts["valid"])
     test, found = parts["test"], model.score(parts["test"])
@@ -136,9 +135,24 @@ def test_the_title_only_rows_see_the_title_only(parts):
     other = type(test)(**vars(test) | {"promise": test.promise | {"thumbnail": torch.randn(100, 16)},
                                        "content": {view: some[torch.arange(100).flip(0)] for view,
                                                    some in test.content.items()}})
-    for of, same in (("title", True), ("words", True), ("cosine", False), ("mean", False)):
+    for of, same in (("title", True), ("words", True), ("cosine", False), ("mean", False),
+                     ("title-and-cosine", False)):
         model = LinearMatcher(LinearConfig(of)).fit(parts["train"], parts["valid"])
         assert (model.score(other) == model.score(test)).all() == same
+
+
+def test_title_and_cosine_has_the_title_the_cosines_and_the_counts(parts):
+    from torch.nn import functional as F
+    class Letters:
+        def embed(self, texts):
+            return np.array([[text.count(one) for one in "aeiou"] for text in texts], np.float32) + .01
+    matcher, near = (LinearMatcher(LinearConfig(of)) for of in ("title-and-cosine", "cosine"))
+    title = F.normalize(parts["test"].promise["title"], dim=1)
+    np.testing.assert_allclose(matcher._look(parts["test"]), np.c_[title, near._look(parts["test"])])
+    told = build_videos(range(3), [0, 1, 0], {"title": ["a dog", "tea", "one"]},
+                        {"said": [["a dog"], [], ["two"]]}, Letters())
+    assert (matcher._look(told)[:, -4:] == told.numbers["title-said"].numpy()).all()
+    assert matcher._look(told).shape == (3, 5 + 2 + 4)
 
 
 def test_valid_picks_the_strength(parts):
@@ -197,13 +211,29 @@ def test_the_grid_has_every_set_and_pool_and_shares_that_sum(runs):
 
 def test_fusion_is_compared_on_the_same_draws(runs):
     against = runs["pair-fusion"]["details"]["against"]
-    assert set(against) == {"title-only", "title-only-words", "title-only-network"}
+    assert set(against) == {"title-only", "title-only-words", "title-only-network", "title-and-cosine"}
     for row, found in against.items():
         for name, one in found.items():
             wanted = runs["pair-fusion"]["metrics"]["test"][name] - runs[row]["metrics"]["test"][name]
             assert one["difference"] == pytest.approx(wanted)
             assert one["low"] <= one["difference"] <= one["high"]
             assert 0 < one["p"] <= 1
+
+
+def test_slices_say_where_the_content_gains(runs):
+    slices = runs["pair-fusion"]["details"]["slices"]
+    assert len(slices) >= 3
+    for one in slices:
+        away = one["roc_auc"]["pair-fusion"] - one["roc_auc"]["title-only-network"]
+        assert one["gain"]["difference"] == pytest.approx(away)
+        assert one["gain"]["low"] <= one["gain"]["high"] and 0 < one["gain"]["p"] <= 1
+
+
+def test_a_difference_has_its_interval_and_p():
+    away = np.r_[.1, np.linspace(-.1, .3, 401)]
+    found = weigh_difference(away)
+    assert found == pytest.approx({"difference": .1, "low": -.09, "high": .29, "p": 2*101/401}, abs=1e-9)
+    assert weigh_difference(np.r_[1., np.ones(200)])["p"] == 2/200 == weigh_difference(-np.ones(201))["p"]
 
 
 def test_the_same_run_twice_gives_the_same_figures(runs):
@@ -284,9 +314,13 @@ def test_settings_reach_the_row():
 
 def test_the_benchmark_measures_the_same_numbers():
     from matchbook.products.match_sets import benchmarks
-    small = {"videos": 600, "width": 16, "block": 100, "sentences": (3, 6), "frames": (2, 4), "epochs": 2}
+    small = {"videos": 600, "width": 16, "block": 100, "epochs": 2,
+             "lengths": ((1, 2, 1, 2), (3, 6, 2, 4))}
     run = make_run(benchmarks, "videos-sample", "fusion-speed", "quick", settings=small)
-    found = run["metrics"]["test"]
+    found, lengths = run["metrics"]["test"], run["details"]["lengths"]
+    assert [tuple(one["sentences"]) for one in lengths] == [(1, 2), (3, 6)]
+    assert found["epoch_speedup"] == lengths[-1]["epoch_speedup"]
+    assert found["epoch_difference"] == max(one["epoch_difference"] for one in lengths)
     assert max(found["epoch_difference"], found["branch_difference"]) < 1e-5
     assert [one["videos"] for one in run["details"]["points"]] == [100, 150, 300, 600]
     assert {"epoch_speedup", "branch_speedup", "stream_mb_more", "stream_videos_per_second"} <= set(found)

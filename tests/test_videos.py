@@ -108,6 +108,64 @@ def test_converted_once_no_pickle_is_needed(archive):
     assert not any(np.load(path, mmap_mode="r").dtype == object for path in folder.glob("*.npy"))
 
 
+def write_folder(folder, n, width=384, length=2):
+    folder.mkdir()
+    np.save(folder/"index.npy", np.arange(n).astype(str))
+    np.save(folder/"emb_title.npy", np.ones((n, width), np.float16))
+    np.save(folder/"emb_stt_offsets.npy", np.arange(n + 1)*length)
+    np.save(folder/"emb_stt_values.npy", np.ones((n*length, width), np.float16))
+    return folder
+
+
+def test_a_video_from_disk_costs_the_same_whatever_the_folder_holds(tmp_path):
+    "Neither titles nor ids are read anew for each block."
+    import time
+    import tracemalloc
+    cost, peak = [], []
+    for n in (1_000, 8_000):
+        folder, seconds = write_folder(tmp_path/str(n), n), []
+        for _ in range(2):
+            start = time.process_time()
+            assert sum(len(block) for block in stream_videos(folder, 50)) == n
+            seconds.append((time.process_time() - start)/n)
+        blocks = stream_videos(folder, 50)
+        next(blocks)
+        tracemalloc.start()
+        held = tracemalloc.get_traced_memory()[0]
+        next(blocks)
+        peak.append(tracemalloc.get_traced_memory()[1] - held)
+        tracemalloc.stop()
+        cost.append(min(seconds))
+    assert peak[1] < 1.2*peak[0], peak
+    assert cost[1] < 3*cost[0], cost
+
+
+def test_a_folder_is_looked_over_before_the_first_block(tmp_path):
+    "What is wrong with the last video is said before the first is scored."
+    folder, known = write_folder(tmp_path/"plain", 40, 4), pd.DataFrame({"id": np.arange(40).astype(str),
+                                                                         "label": [0, 1]*20, "part": ""})
+    def refuse(said, labels=None):
+        with pytest.raises(InputError, match=said) as told: next(stream_videos(folder, 5, labels))
+        assert "plain" in str(told.value) and "\n" not in str(told.value)
+
+    assert next(stream_videos(folder, 5, known)).label.tolist() == [0, 1, 0, 1, 0]
+    refuse("1 ids without a label, such as '39'", known[:39])
+    refuse("1 ids without vectors, such as 'x'", pd.concat([known, known[:1].assign(id="x")]))
+    for name, array, said in (
+            ("emb_title", np.ones((39, 4)), "title has 39 rows, but there are 40 ids"),
+            ("emb_thumb", np.ones((41, 4)), "thumb has 41 rows"),
+            ("emb_kf", np.ones((39, 2, 4), np.float32), "kf has 39 rows"),
+            ("emb_stt_offsets", np.arange(40)*80//39, "stt_offsets has 39 rows"),
+            ("index", np.r_[np.arange(39), 3].astype(str), "id '3' stands 2 times")):
+        before = np.load(folder/f"{name}.npy") if (folder/f"{name}.npy").is_file() else None
+        np.save(folder/f"{name}.npy", array)
+        refuse(said)
+        if before is None: (folder/f"{name}.npy").unlink()
+        else: np.save(folder/f"{name}.npy", before)
+    np.save(folder/"emb_kf.npy", np.ones((40, 2, 4), np.float32))      # all of one length: no offsets
+    assert next(stream_videos(folder, 5)).content["keyframes"].lengths.tolist() == [2]*5
+
+
 def test_a_block_from_disk_is_the_same_as_from_memory(archive):
     folder = convert_videos(archive/"old.npz", archive/"plain", trusted=True)
     labels, whole = read_labels(archive/"labels.csv"), read_videos(folder, archive/"labels.csv")
@@ -185,11 +243,21 @@ def test_parts_as_people_write_them(tmp_path, written):
     ("id,label\na,\n", "row 2: no label"), ("id,label\n,clickbait\n", "row 2: no id"),
     ("id,lable\na,clickbait\n", "no column named 'label'; did you mean 'lable'"),
     ("id,label,split\na,clickbait,tset\n", "row 2, column split: no split named 'tset'; did you mean 'test'"),
-    ("id,label\na,clickbait\nb,normal\nc,news\n", "row 4, column label: 'news' beside 'normal'")])
+    ("id,label\na,clickbait\nb,normal\nc,news\n", "row 4, column label: 'news' beside 'normal'"),
+    ("id,label\na,clickbait\nb,clikbait\n", "row 3, column label: 'clikbait'; did you mean 'clickbait'"),
+    ("id,label\na,Hot\nb,Hot\n", "row 2, column label: 'Hot' in every row; clickbait was wanted")])
 def test_a_table_that_is_not_in_order_gets_one_line(tmp_path, text, said):
     (tmp_path/"labels.csv").write_text(text)
     with pytest.raises(InputError, match=said) as told: read_labels(tmp_path/"labels.csv")
     assert "labels.csv" in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("bait", ["clickbait", "Click-Bait", "click bait", "1", "1.0", "TRUE"])
+@pytest.mark.parametrize("other", ["normal", "non_clickbait", "no-clickbait", "not clickbait", "0", "0.0",
+                                   "news"])
+def test_labels_as_people_write_them(tmp_path, bait, other):
+    (tmp_path/"labels.csv").write_text(f"id,label\na,{bait}\nb,{other}\nc,clickbait\n")
+    assert read_labels(tmp_path/"labels.csv")["label"].tolist() == [1, 0, 1]
 
 
 def test_an_id_that_only_one_file_has(archive):
@@ -213,12 +281,15 @@ def test_an_id_that_only_one_file_has(archive):
     ({"promise": {"title": torch.tensor([[1., 0, 0], [float("inf"), 0, 0]])}}, "'title', id 'b': a number"),
     ({"content": {"frames": Ragged(torch.tensor([[1., 1, 1], [1, 1, 1], [0, float("nan"), 0]]), [0, 1, 3])}},
      "'frames', id 'b', element 1: a number that is not finite"),
+    ({"content": {"": Ragged(torch.eye(3), [0, 3, 3])}}, "a view without a name"),
     ({"promise": {}}, "without a promise view"), ({"label": np.array([1])}, "label has 1 rows"),
     ({"id": np.array(["a", "a"])}, "id 'a' stands 2 times"),
-    ({"promise": {"title": torch.ones(2)}}, "view 'title' has shape")])
+    ({"promise": {"title": torch.ones(2)}}, "view 'title' has shape"),
+    ({"label": np.array([1, 5])}, "id 'b': label 5; 1 (clickbait), 0"),
+    ({"label": np.array([.3, 1])}, "id 'a': label 0.3")])
 def test_views_that_are_not_in_order_get_one_line(change, said):
     two()
-    with pytest.raises(InputError, match=said) as told: two(**change)
+    with pytest.raises(InputError, match=said.replace("(", "\\(").replace(")", "\\)")) as told: two(**change)
     assert "\n" not in str(told.value)
 
 
@@ -232,7 +303,17 @@ def test_views_that_are_not_in_order_get_one_line(change, said):
     ({"emb_stt": objects([np.ones((1, 2)), np.ones((1, 3))]), "index": np.arange(2)},
      "vectors of 2 and of 3 numbers"),
     ({"emb_stt": objects(["a", "b"]), "index": np.arange(2)}, "row 0: str, vectors were wanted"),
-    ({"emb_title": np.ones(3), "index": np.arange(3)}, "rows of vectors were wanted")])
+    ({"emb_title": np.ones(3), "index": np.arange(3)}, "rows of vectors were wanted"),
+    ({"emb_title": np.array([["1", "2"]]), "index": np.arange(1)}, "title: numbers of type <U1; real"),
+    ({"emb_title": np.eye(2)*1j, "index": np.arange(2)}, "title: numbers of type complex128"),
+    ({"emb_stt_values": np.array([["a"]]), "emb_stt_offsets": np.array([0, 1]), "index": np.arange(1)},
+     "stt_values: numbers of type <U1"),
+    ({"emb_stt": objects([np.eye(2)*1j]), "index": np.arange(1)}, "stt, row 0: ndarray, vectors were wanted"),
+    ({"emb_stt": objects([["1", "2"]]), "index": np.arange(1)}, "stt, row 0: list, vectors were wanted"),
+    ({"emb_title": np.eye(2), "index": np.array(["a", np.nan], object)}, "index, row 1: .nan. is no id"),
+    ({"emb_title": np.eye(2), "index": np.array(["a", " "])}, "index, row 1: .* is no id"),
+    ({"emb_title": np.zeros((0, 3)), "emb_stt": np.zeros((0, 2, 3)), "index": np.zeros(0, str)},
+     "index: no ids")])
 def test_arrays_that_are_no_views_get_one_line(arrays, said):
     with pytest.raises(InputError, match=said) as told: gather_views(arrays, "some.npz")
     assert "some.npz" in str(told.value) and "\n" not in str(told.value)
@@ -268,6 +349,12 @@ def test_builders_refuse():
         build_videos(["x"], [1], {"title": ["a"]}, {"said": ["a", "b"]}, Letters())
     with pytest.raises(InputError, match="no texts at all"):
         build_videos(["x"], [1], {"title": [""]}, {"said": [None]}, Letters())
+    with pytest.raises(InputError, match="0 promise and 1 content views"):
+        build_videos(["x"], [1], {}, {"said": ["a"]}, Letters())
+    with pytest.raises(InputError, match="id 'y': label 5"):
+        build_videos(["x", "y"], [1, 5], {"title": ["a", "b"]}, {"said": ["a", "b"]}, Letters())
+    with pytest.raises(InputError, match="are both called 'a-b-c'"):
+        build_videos(["x"], [1], {"a-b": ["a"], "a": ["a"]}, {"c": ["a"], "b-c": ["b"]}, Letters())
     with pytest.raises(InputError, match="gives sparse vectors"):
         build_videos(["x"], [1], {"title": ["a"]}, {"said": ["b"]}, TfidfEncoder(words).fit(["a"]))
 
@@ -321,7 +408,24 @@ def test_posts_without_a_truth(tmp_path):
     folder = locate("headlines-sample")/"train"
     (tmp_path/"instances.jsonl").write_bytes((folder/"instances.jsonl").read_bytes())
     (tmp_path/"truth.jsonl").write_text("\n".join((folder/"truth.jsonl").read_text().splitlines()[1:]))
-    with pytest.raises(InputError, match="1 posts without a truth"): read_posts(tmp_path, Letters())
+    with pytest.raises(InputError, match="1 ids without a truth"): read_posts(tmp_path, Letters())
+
+
+@pytest.mark.parametrize("truth,said", [
+    ([{"id": "2"}], "1 ids without a truth, such as '1'"),
+    ([{}, {"id": "2"}], "1 ids without a post, such as '2'"),
+    ([{}, {}], "truth.jsonl: id '1' stands 2 times"),
+    ([{"truthClass": "Clickbait"}], "truth.jsonl, row 1: truthClass 'Clickbait'; clickbait or no-clickbait"),
+    ([{"truthMean": 7}], "truth.jsonl, row 1: truthMean 7; a number from 0 to 1"),
+    ([{"truthMean": "much"}], "truth.jsonl, row 1: truthMean 'much'"),
+    ([{"truthMean": None}], "truth.jsonl, row 1: truthMean")])
+def test_truths_that_are_not_in_order(tmp_path, truth, said):
+    whole = {"id": "1", "truthClass": "clickbait", "truthMean": .8}
+    post = {"id": "1", "postText": ["a"], "targetTitle": "b", "targetDescription": "c"}
+    (tmp_path/"instances.jsonl").write_text(json.dumps(post))
+    (tmp_path/"truth.jsonl").write_text("\n".join(json.dumps(whole | one) for one in truth))
+    with pytest.raises(InputError, match=said) as told: read_posts(tmp_path, Letters())
+    assert "\n" not in str(told.value)
 
 
 def test_paragraphs_where_the_file_has_them(tmp_path):
@@ -350,6 +454,11 @@ def test_near_duplicates_and_channels_are_one_group():
                           {"said": [""]*6}, Letters(), group=np.array([0, 1, 2, 2, 3, 4]))
     group = group_alike(videos)
     assert group[0] == group[1] and group[2] == group[3] and len(set(group.tolist())) == 4
+    told = ["He won. Again.", "he won.  Again.", "x", "", "", "x y"]
+    videos = build_videos(range(6), [0, 1]*3, {"post": list("abcdef")}, {"said": told,
+                          "more": ["z", *[""]*4, "z"]}, Letters())
+    group = group_alike(videos)                                       # two posts that lead to one article
+    assert group[0] == group[1] == group[5] and len(set(group.tolist())) == 4
     flat = two(promise={"title": torch.tensor([[1., 0, 0], [2, .01, 0]])})
     assert len(set(group_alike(flat).tolist())) == 1                  # vectors, where there are no texts
 
