@@ -300,7 +300,8 @@ def planned_runs(
     from matchbook.runs import read_runs
     there = [(run["dataset"], run["model"], run["preset"].partition("+")[0], run["seed"],
               run.get("settings", {}))
-             for run in read_runs(recorded, plan.name)]
+             for run in read_runs(recorded, plan.name)
+             if "data.train" not in run.get("settings", {})]        # folders that only their owner has
     if real: return [one for one in there if not one[0].endswith("-sample")]
     found = []
     for dataset in plan.datasets:
@@ -396,12 +397,17 @@ def score(
     out:Annotated[Path | None, typer.Option(
         help="JSON lines; a command that was stopped goes on. Standard output when left out.")] = None,
     block:Annotated[int, typer.Option(help="Rows in memory at a time.", min=1)] = 4096,
+    device:Annotated[str, typer.Option(help="Of a model of headlines: auto, cpu or cuda.")] = "auto",
 )->None:
     "Score a file of any size with a saved model: pairs, headlines, videos."
     from matchbook.bundles import open_bundle
     from matchbook.scoring import readers, score_file
     if out is not None: check_writable(out.absolute().parent)
-    count = score_file(open_bundle(model, tuple(readers)), file, out, block, say)
+    bundle = open_bundle(model, tuple(readers))
+    if device != "auto":
+        if bundle.reads != "posts": raise InputError(f"--device {device}: {model} is no model of headlines")
+        bundle.model.to(device)
+    count = score_file(bundle, file, out, block, say)
     if out is not None: say(f"wrote {out}: {count:,} rows")
 
 # %% ../nbs/6_practice/60_cli.ipynb #d61a9a87

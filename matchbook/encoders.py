@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['units', 'words', 'chars', 'plain_words', 'minilm_sha256', 'minilm_hub', 'given', 'encoder_names', 'clean_text',
-           'TfidfConfig', 'TfidfEncoder', 'find_model', 'open_model', 'name_encoder', 'TransformerConfig',
+           'TfidfConfig', 'TfidfEncoder', 'find_model', 'reach_hub', 'open_model', 'name_encoder', 'TransformerConfig',
            'ask_encoder', 'TransformerEncoder', 'from_cache', 'open_word_vectors', 'WordVectorEncoder', 'open_encoder']
 
 # %% ../nbs/1_foundations/13_encoders.ipynb #861f5690
@@ -160,6 +160,17 @@ def find_model(
         raise InputError(f"the packaged MiniLM weights have sha256 {found}, not {minilm_sha256}")
     return str(folder)
 
+def reach_hub(
+    name:str,  # On the Hugging Face hub
+)->None:
+    "Ask the hub once for a model that the cache lacks. Raises `OSError` where it does not answer."
+    from huggingface_hub import model_info, try_to_load_from_cache
+    if isinstance(try_to_load_from_cache(name, "config.json"), str): return
+    try: model_info(name, timeout=10)
+    except OSError: return                                 # it does answer: transformers will say what
+    except Exception as error:                             # … and would ask again for most of a minute
+        raise ConnectionError(f"the hub does not answer ({error})") from error
+
 def open_model(
     name:str,  # See `find_model`
     **options, # Of the model's `from_pretrained`, such as `dtype`
@@ -170,10 +181,13 @@ def open_model(
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()                                 # opening takes a second; the bar would say nothing
     place = find_model(name)
-    try: return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place, **options).eval()
+    try:
+        if not Path(place).exists(): reach_hub(place)
+        return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place, **options).eval()
     except (ImportError, OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         # the first: transformers 5.0, an empty folder; the last two: weights that are something else
-        raise InputError(f"cannot open model {name!r}: {str(error).strip().splitlines()[0]}; without a "
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot open model {name!r}: {said}; without a "
                          "network these work: 'minilm' (pip install 'matchbook[offline]'), a folder, or "
                          "what the cache holds") from error
 

@@ -196,7 +196,7 @@ declare(
 
 # %% ../nbs/1_foundations/18_runs.ipynb #027c2552
 packages = ("matchbook", "numpy", "scipy", "pandas", "scikit-learn", "torch", "transformers", "accelerate",
-            "faiss-cpu", "sparse-dot-topn", "pytorch-metric-learning")
+            "peft", "bitsandbytes", "faiss-cpu", "sparse-dot-topn", "pytorch-metric-learning")
 
 def describe_versions(
 )->dict[str, str]:  # Package → version; `python` too
@@ -391,10 +391,13 @@ def replace_setting(
 def name_variant(
     preset:str,          # Named settings
     settings:dict|None,  # Fields replaced
+    sha256:str = "",     # Of the data; told where they are folders of one's own
 )->str:                  # Such as `best` or `best+words.high=2`
     "A preset with some fields replaced, by name: its run stands beside the preset's, not in its place."
+    settings = settings or {}
+    own = f"+data={sha256[:8]}" if sha256 and "data.train" in settings else ""
     return preset + "".join(f"+{name}={re.sub('[^A-Za-z0-9.]+', '-', show_value(value))}"
-                            for name, value in (settings or {}).items() if not name.startswith("data."))
+                            for name, value in settings.items() if not name.startswith("data.")) + own
 
 # %% ../nbs/1_foundations/18_runs.ipynb #4d71287a
 def is_writer(
@@ -520,8 +523,9 @@ def _describe_run(study, asked, outcome):
     commit, dirty = describe_commit()
     command = spell_command(study, dataset, model, preset, seed, settings, data)
     return _plain({
-        "study": study.name, "dataset": dataset, "model": model, "preset": name_variant(preset, settings),
-        "seed": seed, "settings": settings or {}, "config": outcome.config,
+        "study": study.name, "dataset": dataset, "model": model,
+        "preset": name_variant(preset, settings, outcome.sha256), "seed": seed, "settings": settings or {},
+        "config": outcome.config,
         "data": {"name": dataset, "sha256": outcome.sha256, "counts": outcome.counts},
         "metrics": outcome.metrics, "intervals": outcome.intervals, "threshold": outcome.threshold,
         "threshold_from": "valid", "seconds": outcome.seconds, "peak_memory_mb": peak_memory_mb(),

@@ -92,6 +92,7 @@ forms = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".
 def read_blocks(
     path:str|Path,     # A file in one of `forms`, also with .gz behind it; `-` is standard input
     size:int,          # Rows in a block
+    named:bool = False,  # Refuse JSON lines without ids, rather than count them
 )->Iterator[pd.DataFrame]:   # Of so many rows each, the last one of what is left
     "A table block by block; `id` is the row's number where the file has none."
     path, at, rows = Path(path), 0, []
@@ -100,7 +101,9 @@ def read_blocks(
     form = "-" if str(path) == "-" else forms.get(ends[-1] if ends else "", "")
     if not form: raise InputError(f"{path}: a file in {', '.join(forms)} was wanted")
     def frame(table):
-        if "id" not in table: table.insert(0, "id", range(at, at + len(table)))
+        if "id" not in table:
+            if named and form == "jsonl": raise InputError(f"{path}, row {at + 1}: no id")
+            table.insert(0, "id", range(at, at + len(table)))
         return table
     if form == "parquet":
         for table in _read_parquet(path, size):
@@ -169,14 +172,13 @@ def answer_posts(
     bundle:Bundle,
     where:str|Path,   # Named in messages
 )->Callable[[pd.DataFrame], list[str]]:   # A block → its lines
-    "Lines for headlines."
-    from matchbook.clickbait.headlines import from_table, spell_scores
-    named = ("id", "text", "postText", "headline", "title", "targetTitle", "targetDescription",
-             "description")
+    "Lines for headlines; how many of the posts were empty is counted in `empty`."
+    from matchbook.clickbait.headlines import read_texts, spell_scores
     def answer(table):
-        told = table[[name for name in named if name in table]]
-        posts = from_table(told.assign(truthMean=0), where)
+        posts = read_texts(table, where)
+        answer.empty += int(posts.empty.sum())
         return spell_scores(posts, bundle.model.score(posts)).splitlines()
+    answer.empty = 0
     return answer
 
 def answer_videos(
@@ -200,7 +202,8 @@ def read_videos_in_blocks(
 
 # %% ../nbs/6_practice/69_scoring.ipynb #a21b7204
 readers = {"pairs": (read_blocks, answer_pairs), "videos": (read_videos_in_blocks, answer_videos),
-           "posts": (lambda path, size: read_blocks(path/"instances.jsonl" if path.is_dir() else path, size),
+           "posts": (lambda path, size: read_blocks(path/"instances.jsonl" if path.is_dir() else path, size,
+                                                    named=True),
                      answer_posts)}   # What a model reads → blocks of a file, and lines for a block
 
 def identify_work(
@@ -228,15 +231,17 @@ def score_file(
     path = Path(path)
     read, make = readers[bundle.reads]
     if out is not None and Path(out).is_dir(): raise InputError(f"{out} is a folder; a file was wanted")
+    count, answer = 0, make(bundle, path)
     if out is None:
-        count, answer = 0, make(bundle, path)
         for block in read(path, size):
             lines = answer(block)
             print("\n".join(lines), flush=True)
             count += len(lines)
-        return count
-    return _write_scores(Path(out), read(path, size), make(bundle, path), identify_work(bundle, path, size),
-                         str(path) != "-", say)
+    else:
+        count = _write_scores(Path(out), read(path, size), answer, identify_work(bundle, path, size),
+                              str(path) != "-", say)
+    if empty := getattr(answer, "empty", 0): say(f"{empty:,} of the posts scored have no text")
+    return count
 
 def _write_scores(out, blocks, answer, work, again, say):
     part, note = (out.with_name(f".{out.name}.{end}") for end in ("part", "note"))

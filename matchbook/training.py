@@ -230,11 +230,11 @@ def hold_interrupts():
 def find_kind(
     config:TrainingConfig,
 )->str:                      # cuda, mps or cpu
-    "The kind of device a training will have. Raises `ValueError` where there is none of that kind."
+    "The kind of device a training will have. Raises `InputError` where there is none of that kind."
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto": return next(kind for kind, there in present.items() if there)
     if present.get(kind := config.device.split(":")[0]): return kind
-    raise ValueError(f"device {config.device!r}: there is none here")
+    raise InputError(f"device {config.device!r}: there is none here")
 
 def choose_precision(
     config:TrainingConfig,
@@ -334,8 +334,8 @@ def read_checkpoint(
     for name in ours | made:
         was, now = made.get(name), ours.get(name)
         if was == now: continue
-        raise ValueError(f"checkpoint in {folder} was made with {name} = {was}, now it is {now}: "
-                         "use another folder, or delete it")
+        raise InputError(f"checkpoint in {folder} was made with {name} = {was}, now it is {now}: "
+                         "use another folder, or delete it (matchbook run --anew)")
     return record, {path.stem: read_tensors(path) for path in found[-1].glob("*.safetensors")}
 
 # %% ../nbs/1_foundations/17_training.ipynb #cda91237
@@ -718,6 +718,7 @@ def train(
     optimizer:torch.optim.Optimizer|None=None, # By default AdamW over all weights that want a gradient
     progress:bool=True,                   # Show a bar if stderr is a terminal
     ends_best:bool=True,                  # With the weights of its best epoch; else with the last ones
+    about:Mapping|None=None,              # What else a checkpoint must have in common, such as a frozen base
 )->History:                               # One row an epoch
     "Train a model; it ends with the weights of its best epoch, in eval mode."
     if config.patience and validate is None: raise ValueError(f"patience = {config.patience} needs validate")
@@ -738,6 +739,7 @@ def train(
           join_ranks(accelerator, objective)):
         judged_by = (monitor if validate else None), higher_is_better
         training = Training(accelerator, objective, optimizer, config, seed, *judged_by, folder)
+        training.made_with |= about or {}
         training.restore()
         accelerator.wait_for_everyone()   # all have read before the first writes
         shown = progress and sys.stderr.isatty() and accelerator.is_main_process

@@ -222,12 +222,39 @@ def test_training_stops_when_validation_gets_no_better(bases, parts):
 
 def test_as_published_is_what_the_report_says():
     c = FineTuned.as_published
-    steps_in_all = 4*642                                         # 30,812 posts by 48, four times
     assert (c.base, c.batch, c.max_length, c.pad, c.clean) == ("bert-base-uncased", 48, 128, "full", True)
     assert (c.training.epochs, c.training.learning_rate, c.training.weight_decay) == (4, 2e-5, .01)
-    assert round(c.training.warmup*steps_in_all) == 500 and c.training.schedule == "linear"
+    assert c.warmup_steps == 500 and c.training.schedule == "linear"
     assert c.checkpointing and c.monitor == "f1" and c.training.patience is None
     assert FineTuned.as_published_large.base == "bert-large-uncased"
+
+
+def test_a_rate_rises_for_so_many_steps(bases, parts):
+    config = tiny(bases["bert"], warmup_steps=5)                 # 10 steps an epoch, two epochs
+    rates = [row["learning_rate"] for row in FineTuned(config, 0).fit(*parts[:2]).history_.rows]
+    share = replace(config, warmup_steps=0, training=replace(config.training, warmup=.25))
+    assert rates == [row["learning_rate"] for row in FineTuned(share, 0).fit(*parts[:2]).history_.rows]
+
+
+def test_what_is_cut_is_told_with_the_length(bases, parts, caplog):
+    tokenizer = AutoTokenizer.from_pretrained(bases["bert"])
+    with caplog.at_level("INFO", "matchbook"):
+        PostReader(tokenizer, tiny(bases["bert"], max_length=7, context=True))(parts[0])
+    assert "are longer than 7 tokens" in caplog.text
+
+
+def test_a_length_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="max_length = 'a'; a number"): FineTuneConfig(max_length="a")
+
+
+def test_a_loaded_model_answers_on_the_device_there_is(fitted, tmp_path, monkeypatch):
+    import matchbook.clickbait.fine_tuning as module
+    folder = fitted["bert"].save(tmp_path)
+    with pytest.raises(InputError, match="device 'cuda': there is none here"):
+        if torch.cuda.is_available(): raise InputError("device 'cuda': there is none here")
+        FineTuned.load(folder).to("cuda")
+    monkeypatch.setattr(module, "find_kind", lambda config: "meta")
+    assert {w.device.type for w in FineTuned.load(folder).network_.parameters()} == {"meta"}
 
 
 def test_a_large_bert_goes_the_same_way(tmp_path, parts):
@@ -352,6 +379,18 @@ def test_the_word_that_asks_does_most(fitted):
     ({"layer_decay": 1.5}, "layer_decay = 1.5"), ({"max_length": 2}, "max_length = 2")])
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(InputError, match=message): FineTuneConfig(**change)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+    asked = []
+    def ask(*_, **__):
+        asked.append(1)
+        raise RuntimeError("no route")                                 # as httpx says it: no OSError
+    monkeypatch.setattr("huggingface_hub.model_info", ask)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: pytest.fail("asked again"))
+    with pytest.raises(InputError, match=r"the hub does not answer \(no route\)"): open_model("me/nothing")
+    assert asked == [1]
 
 
 def test_a_base_that_is_nowhere_is_refused_and_says_what_works(parts, monkeypatch):

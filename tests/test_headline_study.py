@@ -169,7 +169,7 @@ def test_the_command_learns_keeps_and_scores(capsys, tmp_path):
                         "--test", folder/"test", "--model", "tfidf-linear", "--preset", "quick",
                         "--out", tmp_path/"results", "--save", tmp_path/"model")
     assert code == 0, err
-    recorded = json.loads(next((tmp_path/"results").rglob("tfidf-linear-quick-seed0.json")).read_text())
+    recorded = json.loads(next((tmp_path/"results").rglob("tfidf-linear-quick+data=*.json")).read_text())
     assert recorded["data"]["counts"]["test"] == 200 and recorded["config"]["split"] == "official"
     code, out, _ = call(capsys, "score", tmp_path/"model", folder/"test"/"instances.jsonl")
     lines = [json.loads(line) for line in out.splitlines()]
@@ -216,17 +216,12 @@ def test_save_wants_one_model(capsys, tmp_path):
     assert code == 2 and "--save keeps one model" in err
 
 
-def test_a_run_killed_in_an_epoch_and_started_again_has_the_same_metrics(base, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"at"))
-    words = ["run", "headlines", "--dataset", sample, "--model", "bert", "--preset", "quick", "--out",
-             str(tmp_path)]
-    for setting in (f"base={base}", "training.precision=no", "training.epochs=2",
-                    "training.checkpoint_seconds=0"):
-        words += ["--set", setting]
+def kill_in_an_epoch(words, place):
+    "Start a run, and kill it after five steps."
     code = f"from matchbook.cli import main; main({words!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     def steps():
-        found = [int(path.name.split("-")[1]) for path in (tmp_path/"at").rglob("checkpoint-*")]
+        found = [int(path.name.split("-")[1]) for path in place.rglob("checkpoint-*")]
         return max(found, default=0)
     for _ in range(6000):
         if steps() >= 5 or child.poll() is not None: break
@@ -234,9 +229,46 @@ def test_a_run_killed_in_an_epoch_and_started_again_has_the_same_metrics(base, t
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert 5 <= steps() < 17                                           # of the first epoch, not done
+
+
+def spell_run(base, model, out):
+    words = ["run", "headlines", "--dataset", sample, "--model", model, "--preset", "quick", "--out",
+             str(out)]
+    for setting in (f"base={base}", "training.precision=no", "training.epochs=2",
+                    "training.checkpoint_seconds=0"):
+        words += ["--set", setting]
+    return words
+
+
+def test_a_run_killed_in_an_epoch_and_started_again_has_the_same_metrics(base, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"at"))
+    words = spell_run(base, "bert", tmp_path)
+    kill_in_an_epoch(words, tmp_path/"at")
     assert not list(tmp_path.rglob("bert-*.json"))
     assert call(capsys, *words)[0] == 0
     resumed = json.loads(next(tmp_path.rglob("bert-*.json")).read_text())
     whole = make_run(study, sample, "bert", "quick", settings={
         "base": base, "training.precision": "no", "training.epochs": 2, "training.checkpoint_seconds": 0})
     assert resumed["metrics"] == whole["metrics"] and resumed["threshold"] == whole["threshold"]
+
+
+def test_a_stopped_run_does_not_go_on_with_another_base(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+    monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"at"))
+    words = spell_run(make_base(tmp_path/"base", "bert"), "lora", tmp_path/"out")
+    kill_in_an_epoch(words, tmp_path/"at")
+    make_base(tmp_path/"base", "bert", seed=1)                         # other weights in the same place
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (2, "") and "was made with base = " in err.splitlines()[-1], err
+    assert call(capsys, *words, "--anew")[0] == 0
+
+
+def test_folders_of_ones_own_leave_a_run_file_each(capsys, tmp_path):
+    folder = locate(sample)
+    for a, b in (("train", "test"), ("test", "train")):
+        code, _, err = call(capsys, "run", "headlines", "--dataset", "webis17", "--model", "majority",
+                            "--train", folder/a, "--test", folder/b, "--out", tmp_path)
+        assert code == 0, err
+    found = [json.loads(path.read_text()) for path in tmp_path.rglob("majority-best+data=*.json")]
+    assert len({run["data"]["sha256"][:8] for run in found}) == 2
+    assert all(run["preset"].endswith(run["data"]["sha256"][:8]) for run in found)

@@ -1,5 +1,6 @@
 "Posts, their judgments, how they are cut, and the plain models."
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def test_the_official_form_is_read_as_by_hand(tmp_path):
 
 
 def test_judgments_go_with_their_id_whatever_the_order(tmp_path):
-    other = {**truth, "id": "2", "truthMean": 1., "truthClass": "clickbait"}
+    other = {**truth, "id": "2", "truthJudgments": [1.]*5, "truthMean": 1., "truthClass": "clickbait"}
     found = read_official(write(tmp_path, [post, {**post, "id": "2"}], [other, truth]))
     assert found.mean[0] == pytest.approx(8/15) and found.label.tolist() == [0, 1]
 
@@ -62,6 +63,9 @@ def test_judgments_go_with_their_id_whatever_the_order(tmp_path):
     ([post], [{**truth, "truthJudgments": [0, 2]}], "truthJudgments 2"),
     ([post], [{**truth, "truthJudgments": []}], "as many in each row"),
     ([post], [{**truth, "truthClass": "bait"}], "truthClass 'bait'; 0 or 1, or clickbait or no-clickbait"),
+    ([post], [{**truth, "truthMean": .9, "truthJudgments": [0, 0]}],
+     "row 1: truthMean 0.9, but its judgments"),
+    ([{**post, "postText": [2017]}], [truth], "row 1: postText 2017; a text was wanted"),
     ([post], [{"id": "1"}], "none of truthMean, mean, truthClass, label, class")])
 def test_what_is_not_in_order_is_refused_with_its_place(tmp_path, instances, truths, message):
     with pytest.raises(InputError) as error: read_official(write(tmp_path, instances, truths))
@@ -103,6 +107,13 @@ def test_csv_and_json_lines_are_read(tmp_path):
 def test_a_label_of_another_word_is_refused(tmp_path):
     (tmp_path/"a.csv").write_text("text,label\nRain,0\nWow,2\n")
     with pytest.raises(InputError, match="row 2: label '2'"): read_posts(tmp_path/"a.csv")
+
+
+def test_tables_without_rows_or_with_numbers_for_texts_are_refused(tmp_path):
+    (tmp_path/"a.csv").write_text("text,label\n")
+    with pytest.raises(InputError, match="a.csv has no rows"): read_posts(tmp_path/"a.csv")
+    (tmp_path/"a.jsonl").write_text('{"text": "Rain", "label": 0}\n{"text": 2017, "label": 1}\n')
+    with pytest.raises(InputError, match="row 2: text 2017; a text was"): read_posts(tmp_path/"a.jsonl")
 
 
 # What is read
@@ -175,9 +186,15 @@ def test_cuts_are_the_same_each_time_and_lose_nothing(posts):
 
 @pytest.mark.parametrize("options,message", [
     ({"split": "tim"}, "did you mean 'time'"), ({"near": 2}, "a cosine from 0 to 1"),
+    ({"near": "abc"}, "near='abc': a cosine"), ({"near": None}, "near=None: a cosine"),
     ({"train": "."}, "both folders"), ({"data": "nowhere"}, "no such file")])
 def test_bad_ways_to_read_are_refused(options, message):
     with pytest.raises(InputError, match=message): read_headline_parts("headlines-sample", **options)
+
+
+def test_a_time_split_needs_ids_of_tweets(posts):
+    few = replace(posts[:4], id=np.array(["1", "2", "3", "4"], dtype=object))
+    with pytest.raises(InputError, match="id 1 is no tweet's"): cut_posts(few, "time")
 
 
 def test_a_field_split_needs_the_field(posts):
@@ -221,7 +238,14 @@ def test_saved_and_loaded_answers_are_the_same_to_the_bit(fitted, parts, tmp_pat
     assert again.threshold_ == fitted.threshold_ and again.config == fitted.config
 
 
+def test_the_majority_is_the_class_of_most_posts(parts):
+    for train in (parts.train, replace(parts.train, label=1 - parts.train.label)):
+        model = MajorityHeadlines().fit(train, parts.valid)
+        assert set(model.chance(parts.test) >= model.threshold_) == {train.label.mean() > .5}
+
+
 def test_thresholds_come_from_validation(fitted, parts):
+    if isinstance(fitted, MajorityHeadlines): return
     said, label = fitted.valid_judged_[1], parts.valid.label
     best = max(f1(said >= cut, label) for cut in np.unique(said))
     assert f1(said >= fitted.threshold_, label) == pytest.approx(best)

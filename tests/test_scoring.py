@@ -124,6 +124,17 @@ def test_headlines_come_in_the_challenges_form(tmp_path, call):
         for one, score in zip(part.test.id, model.score(part.test))]
     (tmp_path/"mine.csv").write_text("text\nRain\n")
     assert json.loads(call("score", folder, tmp_path/"mine.csv")[1])["id"] == "0"
+    (tmp_path/"empty.jsonl").write_text(
+        "".join(f'{{"id": {k}, "text": "{text}"}}\n' for k, text in enumerate(("Rain", "", " "))))
+    assert "2 of the posts scored have no text" in call("score", folder, tmp_path/"empty.jsonl")[2]
+    for text, said in (('{"text": "Rain"}', "row 1: no id"),
+                       ('{"id": 1, "words": "Rain"}', "known: id, words"),
+                       ('{"id": 1, "text": 2017}', "row 1: text 2017; a text was wanted")):
+        (tmp_path/"bad.jsonl").write_text(text)
+        code, out, err = call("score", folder, tmp_path/"bad.jsonl")
+        assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+    code, _, err = call("score", folder, tmp_path/"mine.csv", "--device", "cpu")
+    assert code == 0, err
 
 
 def test_videos_come_from_a_folder_or_an_archive(tmp_path):

@@ -10,7 +10,7 @@ __all__ = ['tunings', 'choices', 'logger', 'steps', 'FineTuneConfig', 'PostReade
 
 # %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #30af5ea4
 import hashlib, importlib, json, logging, math, re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from ..batches import Ragged, Table, derive_seed, order_by_length
 from .headlines import HeadlineModel, Posts, spell_posts
 from ..datasets import InputError, read_text, suggest, write_whole
 from ..encoders import open_model
-from ..training import TrainingConfig, find_half, learnt_tensors, put_back, share_rows, train
+from ..training import (TrainingConfig, find_half, find_kind, learnt_tensors, put_back, share_rows,
+                                train)
 
 # %% ../../nbs/2_clickbait/23_fine_tuning.ipynb #b3b62bf4
 tunings = {"full": "matchbook.clickbait.fine_tuning:tune_all",
@@ -60,18 +61,25 @@ class FineTuneConfig:
     targets:tuple[str, ...] = () # Names of the layers that get an update; () is every linear one
     update_dropout:float = .1    # Before the update
     monitor:str = "mse"          # The figure of validation that says which epoch is best
+    warmup_steps:int = 0         # In which the rate rises, in place of a share of the training
     training:TrainingConfig = TrainingConfig(epochs=3, learning_rate=1e-4, schedule="linear", warmup=.1,
                                              clip_norm=1., precision="auto", patience=2)
 
     def __post_init__(self):
         if self.tuning not in tunings: raise suggest(self.tuning, tunings, "tuning")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type not in (int, float): continue
+            if isinstance(value, bool) or not isinstance(value, (int, one.type)):
+                raise InputError(f"{one.name} = {value!r}; a number was wanted")
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} = {getattr(self, name)!r}; one of {', '.join(map(str, known))}")
         wanted = {"max_length": self.max_length >= 3, "dropout": 0 <= self.dropout < 1,
                   "class_share": 0 <= self.class_share < 1, "head_rate": self.head_rate > 0,
                   "layer_decay": 0 < self.layer_decay <= 1, "batch": self.batch >= 1, "rank": self.rank >= 1,
-                  "alpha": self.alpha > 0, "update_dropout": 0 <= self.update_dropout < 1}
+                  "alpha": self.alpha > 0, "update_dropout": 0 <= self.update_dropout < 1,
+                  "warmup_steps": self.warmup_steps >= 0}
         for name, right in wanted.items():
             if not right: raise InputError(f"{name} = {getattr(self, name)} makes no sense here")
         if self.bits and self.tuning == "full":
@@ -114,7 +122,9 @@ class PostReader:
             if context and not self.last: context = [*self.between, *context[:-len(self.between)]]
             ids.append([*post, *context] or [self.pad])
             sides.append([0]*(len(ids[-1]) - len(context)) + [1]*len(context))
-        if cut: logger.info("%d of %d posts are longer than %d tokens: cut", cut, len(posts), room)
+        if cut:
+            logger.info("%d of %d posts are longer than %d tokens: cut", cut, len(posts),
+                        self.config.max_length)
         return {name: Ragged.from_list(some, dtype=torch.long)
                 for name, some in (("ids", ids), ("sides", sides))}
 
@@ -268,11 +278,11 @@ class FineTuned(HeadlineModel):
     best = FineTuneConfig()
     quick = replace(best, max_length=24,
                     training=replace(best.training, epochs=1, patience=None, precision="no"))
-    as_published = FineTuneConfig(                # 500 steps of warm-up out of 4 epochs of 30,812 posts by 48
+    as_published = FineTuneConfig(    # but for fp16, which needs a GPU: bf16 in its place
         base="bert-base-uncased", clean=True, max_length=128, pad="full", pool="cls", batch=48, head_rate=1.,
         target="mean", class_target="label", class_share=.99, checkpointing=True, monitor="f1",
-        training=TrainingConfig(epochs=4, learning_rate=2e-5, weight_decay=.01, schedule="linear",
-                                warmup=500/(4*642), precision="bf16", clip_norm=1.))
+        warmup_steps=500, training=TrainingConfig(epochs=4, learning_rate=2e-5, weight_decay=.01,
+                                                  schedule="linear", precision="bf16", clip_norm=1.))
     as_published_large = replace(as_published, base="bert-large-uncased")
 
     def _build(self, place=None):
@@ -313,8 +323,13 @@ class FineTuned(HeadlineModel):
                     "pr_auc": average_precision_score(valid.label, logit)}
         optimizer = torch.optim.AdamW(rate_groups(self.network_, c), weight_decay=c.training.weight_decay,
                                       fused=not c.bits)
-        self.history_ = train(self.network_, batches, step, validate, c.training, c.monitor,
-                              c.monitor != "mse", seed=self.seed, folder=folder, optimizer=optimizer)
+        training = c.training
+        if c.warmup_steps:
+            steps = math.ceil(len(batches(0))/training.accumulate)*training.epochs
+            training = replace(training, warmup=min(c.warmup_steps/steps, .99))      # all of a short training
+        self.history_ = train(self.network_, batches, step, validate, training, c.monitor,
+                              c.monitor != "mse", seed=self.seed, folder=folder, optimizer=optimizer,
+                              about={"base": self.base_})
 
     def fit(self,
         train:Posts,                 # Learnt from
@@ -370,6 +385,16 @@ class FineTuned(HeadlineModel):
             raise InputError(f"{folder} was tuned on another model than what {self.config.base!r} is here")
         put_back(self.network_, tensors)
         self.network_.eval()
+        self.to("auto")
+
+    def to(self,
+        device:str,      # auto, cpu, cuda, cuda:1, mps
+    )->"FineTuned":      # Itself
+        "Answer on that device; a base in four bits stays where it was opened, and the heads go there."
+        kind = find_kind(replace(self.config.training, device=device))
+        if self.config.bits: self.network_.head.to(next(self.network_.encoder.parameters()).device)
+        else: self.network_.to(kind if device == "auto" else device)
+        return self
 
 def claim_folder(
     folder:str|Path,    # For checkpoints

@@ -61,6 +61,7 @@ qlora = replace(lora, bits=4)
 as_published = replace(
     FineTuned.as_published, base=published["mistral"], tuning="lora", bits=4, dtype="bfloat16", pool="last",
     rank=8, alpha=16., targets=("q_proj", "k_proj", "v_proj", "o_proj"), update_dropout=.1, batch=8,
+    warmup_steps=0,
     training=TrainingConfig(epochs=3, learning_rate=2e-4, schedule="linear", warmup=.03, accumulate=4,
                             clip_norm=1., precision="bf16"))  # rate, epochs, accumulation: not in the report
 
