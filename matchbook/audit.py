@@ -95,24 +95,18 @@ def threshold(
     at:Annotated[float | None, typer.Option(help="The threshold; the best one when left out.")] = None,
     score:Annotated[str, typer.Option(help="Column of the score.")] = "score",
     label:Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    seed:Annotated[int, typer.Option(help="Of the random halves.")] = 0,
+    seed:Annotated[int, typer.Option(help="Of the random halves.", min=0)] = 0,
     html:Page = None,
     as_json:Json = False,
 )->None:
     "Was a threshold chosen on the rows it is reported on?"
-    import pandas as pd
     from matchbook.datasets import check_columns
-    from matchbook.evidence import check_threshold, read_part
+    from matchbook.evidence import check_threshold, read_numbers, read_part
     rows = read_part(scores)
     check_columns(rows.columns, (score, label), scores)
-    columns = [pd.to_numeric(rows[name], errors="coerce") for name in (score, label)]
-    for name, values in zip((score, label), columns):
-        if values.isna().any():
-            row = int(values.isna().to_numpy().argmax())
-            raise InputError(f"{scores}, row {row + 1}, column {name}: {rows[name].iloc[row]!r}; "
-                             "a number was wanted")
-    leave(check_threshold(*(values.to_numpy() for values in columns), at, seed=seed, where=scores.name),
-          as_json, html)
+    values = [read_numbers(rows, name, str(scores), wanted).to_numpy()
+              for name, wanted in ((score, ()), (label, (0, 1)))]
+    leave(check_threshold(*values, at, seed=seed, where=scores.name), as_json, html)
 
 # %% ../nbs/6_practice/63_audit.ipynb #edf20e60
 @app.command(epilog="Example: matchbook audit seeds runs.csv --figure f1")
@@ -122,13 +116,15 @@ def seeds(
     model:Annotated[str, typer.Option(help="Column of the model.")] = "model",
     seed:Annotated[str, typer.Option(help="Column of the seed; may be missing.")] = "seed",
     lower:Annotated[bool, typer.Option("--lower", help="Lower is better.")] = False,
+    fixed:Annotated[list[str] | None, typer.Option(
+        help="A model that draws nothing: one run is all of it; may be repeated.")] = None,
     html:Page = None,
     as_json:Json = False,
 )->None:
     "Is the lead of the best model larger than the spread over seeds?"
     from matchbook.evidence import check_seeds, read_part
     found = gather_runs(runs, figure) if runs.is_dir() else read_part(runs)
-    leave(check_seeds(found, figure, model, seed, not lower, runs.name), as_json, html)
+    leave(check_seeds(found, figure, model, seed, not lower, runs.name, tuple(fixed or ())), as_json, html)
 
 def gather_runs(
     folder:Path,   # Holds run files, in folders or not

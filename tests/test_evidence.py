@@ -285,11 +285,21 @@ def test_what_can_be_judged_is_judged_and_the_rest_is_told(tmp_path, head, row, 
 @pytest.mark.parametrize("name,text,said", [
     ("t.md", "# no table\n", "no table in it"),
     ("t.md", "| a | b |\n|---|---|\n| 1 |\n", "line 3: 1 cells under 2"),
+    ("t.md", "| a | acc |\n|---|---|\n", "t.md: a table without rows"),
+    ("t.csv", "model,acc,F1\n", "t.csv: .*rows"),
     ("t.xls", "", "a table in .csv"), ("t.csv", "model,score\na,1\n", "two or more columns were wanted"),
     ("t.csv", "model,acc,acc\na,1,1\n", "acc")])
 def test_tables_that_cannot_be_read_are_refused(tmp_path, name, text, said):
     (tmp_path/name).write_text(text)
     with pytest.raises(InputError, match=said): check_table(read_printed_table(tmp_path/name))
+
+
+def test_two_tables_of_the_same_models_are_one_and_others_are_not(audit, tmp_path):
+    one = "| model | accuracy | F1 |\n|---|---|---|\n| a | 80.0% | 75.0% |\n\ntext\n\n"
+    for two, code in (("| model | precision | recall |\n|---|---|---|\n| a | 75.0% | 55.0% |\n", 1),
+                      ("| model | precision | recall |\n|---|---|---|\n| b | 75.0% | 55.0% |\n", 0)):
+        (tmp_path/"t.md").write_text(one + two)
+        assert audit("table", tmp_path/"t.md")[0] == code
 
 
 # Leaks
@@ -325,6 +335,26 @@ def test_a_known_item_is_told_and_a_known_pair_is_wrong():
     train = pd.DataFrame({"left": ["a"], "right": ["b"]})
     for test, wrong in ((("b", "a"), True), (("a", "c"), False), (("c", "d"), False)):
         assert check_leaks(train, pd.DataFrame([test], columns=["left", "right"])).wrong == wrong
+
+
+def test_a_named_column_is_always_looked_at_and_the_others_are_told(audit, tmp_path):
+    same = "the very same title of an article"
+    for name, first, second in (
+            ("edges", f"source,target,title\na,b,{same}\n", f"source,target,title\nc,d,{same}\n"),
+            ("pairs", f"left,right,title\na,b,{same}\n", f"left,right,title\nc,d,{same}\n")):
+        for part, text in (("train", first), ("test", second)): (tmp_path/f"{part}.csv").write_text(text)
+        paths = tmp_path/"train.csv", tmp_path/"test.csv"
+        code, out, _ = audit("leaks", *paths, "--text", "title", "--json")
+        assert code == 1 and any(one["where"].endswith("verbatim") and one["wrong"]
+                                 for one in json.loads(out)["findings"]), name
+        code, _, err = audit("leaks", *paths)
+        if name == "edges":                     # a title says what a row is; source and target only may
+            assert code == 1 and "other columns are not looked at: source, target" in err
+        else: assert code == 0 and "other columns are not looked at: title" in err
+    code, out, _ = audit("leaks", *paths, "--edges", "--text", "title", "--left", "left", "--right", "right",
+                         "--json")
+    kinds = [one["where"].split(", ")[1] for one in json.loads(out)["findings"]]
+    assert code == 1 and {"repeated edge", "verbatim"} <= {*kinds}
 
 
 # Thresholds, seeds
@@ -368,6 +398,39 @@ def test_seeds_are_paired_where_they_can_be():
 def test_runs_that_cannot_be_compared_are_refused(rows, said):
     with pytest.raises(InputError, match=said):
         check_seeds(pd.DataFrame(rows, columns=["model", "seed", "f1"]), "f1")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_draws_nothing_is_one_number(audit, tmp_path):
+    drawn = "".join(f"net,{k},{one}\n" for k, one in enumerate((.70, .71, .72)))
+    def judge(rows, *words):
+        (tmp_path/"r.csv").write_text("model,seed,f1\n" + rows)
+        return audit("seeds", tmp_path/"r.csv", "--figure", "f1", *words)
+    assert judge(drawn + "rule,0,.5\n")[0] == 1                      # one run, and nothing else is known
+    for rows, words in (("rule,0,.5\n", ["--fixed", "rule"]), ("rule,0,.5\nrule,1,.5\nrule,2,.5\n", [])):
+        code, out, err = judge(drawn + rows, *words)
+        assert code == 0 and "draws nothing" in out and "drawing nothing: rule" in err
+    code, out, _ = judge(drawn + "rule,0,.705\n", "--fixed", "rule")
+    assert code == 1 and "the spread is larger" in out
+    assert judge("a,0,.5\na,1,.5\nb,0,.4\nb,1,.4\n")[0] == 0        # neither draws
+    assert judge("a,0,.5\na,1,.5\nb,0,.5\nb,1,.5\n")[0] == 1
+    assert judge("a,0,.5\na,1,.6\nb,0,.4\nb,1,.5\n")[0] == 0        # apart by the same at every seed
+    for rows, words, said in ((drawn + "rule,0,inf\n", [], "row 4, column f1: 'inf'; a number was wanted"),
+                              (drawn + "rule,0,.5\n", ["--fixed", "rul"], "did you mean 'rule'"),
+                              (drawn + "rule,0,.5\n", ["--fixed", "net"], "its runs differ")):
+        code, out, err = judge(rows, *words)
+        assert code == 2 and out == "" and err.count("\n") == 1 and said in err
+
+
+@pytest.mark.parametrize("text,words,said", [
+    ("score,label\n.5,1\ninf,0\n", [], "s.csv, row 2, column score: 'inf'; a number was wanted"),
+    ("score,label\n.5,1\n.2,3\n", [], "s.csv, row 2, column label: '3'; 0 or 1 was wanted"),
+    ("score,label\n.5,1\n.2,0\n", ["--seed", "-1"], "--seed"),
+    ("score,label\n.5,1\n.2,0\n", ["--at", "nan"], "threshold nan; a number was wanted")])
+def test_thresholds_that_cannot_be_judged_leave_one_line(audit, tmp_path, text, words, said):
+    (tmp_path/"s.csv").write_text(text)
+    code, out, err = audit("threshold", tmp_path/"s.csv", *words)
+    assert code == 2 and out == "" and err.count("\n") == 1 and said in err
 
 
 # Invariance
@@ -467,6 +530,7 @@ def test_the_command_leaves_by_what_it_found(audit, tmp_path):
     ("Modell,Makro\na,0.8\n", ["--column", "Makro"], 2, "figure=COLUMN was wanted"),
     ("Modell,Makro\na,0.8\n", ["--column", "makro_f1=Makro"], 2, "did you mean 'macro_f1'"),
     ("model,accuracy,F1\na,0.8\n", [], 2, "line 2: 2 fields, but the header has 3"), ("", [], 2, "is empty"),
+    ("model,accuracy,F1\na,0.8,0.75\n", ["--share", ""], 2, "the share '': one such as 24.08% was wanted"),
     ("model,P,R,F1\na,.6,.7,.5\n", ["--average", "middle"], 2, "no average named 'middle'")])
 def test_bad_tables_leave_one_line_or_an_assumption(audit, tmp_path, text, words, code, said):
     (tmp_path/"t.csv").write_text(text)
