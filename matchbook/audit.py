@@ -151,33 +151,38 @@ def invariance(
     model:Annotated[Path, typer.Argument(help="A folder written by a model's save.")],
     data:Annotated[str, typer.Option(help="A dataset by name, or a folder or file of its form.")],
     rows:Annotated[int, typer.Option(help="So many rows of its test part.", min=2)] = 200,
-    padded:Annotated[bool, typer.Option(
-        "--padded", help="Published LSTM and pair fusion: read padding as they did.")] = False,
     html:Page = None,
     as_json:Json = False,
 )->None:
-    "Do scores stay when rows change places, sides or company?"
+    "Do scores stay when rows change places, sides, company or ids, and where padding is read?"
     import numpy as np
     from matchbook.bundles import open_model
-    from matchbook.evidence import change_mates, change_order, change_sides, check_invariance
+    from matchbook.evidence import (Report, change_ids, change_mates, change_order, change_sides,
+                                    check_invariance)
     matcher = open_model(model, ("pairs", "videos", "titles"))
     place = {"data": data} if Path(data).exists() else {}
     name = Path(data).stem if place else data
-    changes = {"row order": change_order, "batch mates": change_mates}
+    changes, read_padded = {"row order": change_order, "batch mates": change_mates}, None
     if hasattr(matcher, "embed"):
         from matchbook.products.listings import read_listings
         listings, _ = read_listings(name, **place)
-        some, more = np.asarray(listings.title)[:rows], {"padded": True} if padded else {}
-        score = lambda titles: matcher.embed(list(titles), **more)
+        some, score = np.asarray(listings.title)[:rows], lambda titles: matcher.embed(list(titles))
+        if getattr(getattr(matcher, "config", None), "network", "") == "published":
+            read_padded = lambda titles: matcher.embed(list(titles), padded=True)
     elif getattr(matcher, "rows", "") == "videos":
-        from matchbook.clickbait.pair_fusion import score_slowly
+        from matchbook.clickbait.pair_fusion import reads_padding, score_slowly
         from matchbook.clickbait.videos import read_promise
         videos, _ = read_promise(name, **place)
         some, score = videos[np.arange(min(rows, len(videos)))], matcher.score
-        if padded: score = lambda some: score_slowly(matcher, some)
+        changes["ids"] = change_ids
+        if reads_padding(matcher): read_padded = lambda some: score_slowly(matcher, some)
     else:
         from matchbook.products.listings import read_pair_parts
         parts, _ = read_pair_parts(name, **place)
         some, score = parts.test[np.arange(min(rows, len(parts.test)))], matcher.score
-        changes["swapped sides"] = change_sides
-    leave(check_invariance(score, some, changes, 1e-5, where=model.name), as_json, html)
+        changes |= {"swapped sides": change_sides, "ids": change_ids}
+    found = check_invariance(score, some, changes, 1e-5, where=model.name)
+    if read_padded is not None:
+        more = check_invariance(read_padded, some, {"padding": change_mates}, 1e-5, where=model.name)
+        found = Report(found.title, found.findings + more.findings, found.assumed)
+    leave(found, as_json, html)

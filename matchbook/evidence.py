@@ -7,7 +7,7 @@ __all__ = ['anything', 'metrics', 'areas', 'averages', 'part_columns', 'edge_col
            'read_figures', 'implied_share', 'count_matrices', 'smallest_visible', 'read_printed_table', 'find_metrics',
            'bound_mean_f1', 'bound_false_alarms', 'bound_areas', 'check_table', 'read_part', 'find_edge_leaks',
            'check_leaks', 'check_threshold', 'check_seeds', 'read_numbers', 'check_invariance', 'change_order',
-           'change_mates', 'change_sides', 'show_report']
+           'change_mates', 'change_sides', 'change_ids', 'show_report']
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #6dc346f9
 import html, math, re
@@ -739,6 +739,13 @@ def change_sides(pairs, rng):
     "The same pairs, left for right."
     from dataclasses import replace
     return replace(pairs, left=pairs.right, right=pairs.left), np.arange(len(pairs))
+
+def change_ids(rows, rng):
+    "The same rows, the ids of what they are made of exchanged."
+    from dataclasses import replace
+    owner = rows if hasattr(rows, "id") else rows.items
+    called = replace(owner, id=rng.permutation(owner.id))
+    return called if owner is rows else replace(rows, items=called), np.arange(len(rows))
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #7238e706
 _style = """:root{color-scheme:light dark}

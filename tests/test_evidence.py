@@ -1,6 +1,5 @@
 "The audit: what is impossible is flagged, what can be true is not, and every refusal names its place."
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,10 @@ import pandas as pd
 import pytest
 
 from matchbook.datasets import InputError
-from matchbook.evidence import (Finding, Printed, Report, anything, bound_mean_f1, change_mates,
+from matchbook.evidence import (Finding, Printed, Report, anything, bound_mean_f1, change_ids, change_mates,
                                 change_order, change_sides, check_invariance, check_leaks, check_seeds,
                                 check_table, check_threshold, count_matrices, implied_share, metrics,
-                                read_figures, read_part, read_printed_table, show_report,
-                                smallest_visible)
+                                read_figures, read_part, read_printed_table, show_report, smallest_visible)
 from matchbook.runs import claims_table
 
 root = Path(__file__).parent.parent
@@ -452,7 +450,7 @@ def test_the_published_pair_network_is_flagged_and_the_symmetric_one_is_not(kind
     assert {one.where.split(", ")[1] for one in found.findings if one.wrong} == wrong
 
 
-def test_the_published_lstm_is_flagged_where_it_reads_padding_and_not_alone(tmp_path):
+def test_the_published_lstm_is_flagged_by_its_padding_and_the_books_own_is_not(audit, tmp_path):
     from dataclasses import replace
 
     from matchbook.products.char_word_lstm import CharWordLSTM
@@ -462,13 +460,14 @@ def test_the_published_lstm_is_flagged_where_it_reads_padding_and_not_alone(tmp_
     words = sorted({word for title in listings.title for word in title.lower().split()})[::2]
     rows = zip(words, np.random.default_rng(0).normal(size=(len(words), 8)).round(3))
     (tmp_path/"some.txt").write_text("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in rows))
-    config = replace(CharWordLSTM.as_published, vectors=str(tmp_path/"some.txt"), batch=64,
-                     training=replace(CharWordLSTM.as_published.training, epochs=1, patience=None))
-    matcher = CharWordLSTM(config).fit(listings[split.train[:200]], listings[split.valid])
-    titles, changes = np.asarray(listings.title)[:150], {"batch mates": change_mates}
-    def report(**how):
-        return check_invariance(lambda some: matcher.embed(list(some), **how), titles, changes, 1e-5)
-    assert report(padded=True).wrong and not report().wrong
+    for name, code in (("as_published", 1), ("best", 0)):
+        preset = getattr(CharWordLSTM, name)
+        config = replace(preset, vectors=str(tmp_path/"some.txt"), batch=64,
+                         training=replace(preset.training, epochs=1, patience=None))
+        CharWordLSTM(config).fit(listings[split.train[:200]], listings[split.valid]).save(tmp_path/name)
+        left, out, _ = audit("invariance", tmp_path/name, "--data", "shopee-sample", "--rows", 150, "--json")
+        wrong = [one["where"].split(", ")[1] for one in json.loads(out)["findings"] if one["wrong"]]
+        assert (left, wrong) == (code, ["padding"]*code), (name, out)
 
 
 def test_published_pair_fusion_is_flagged_by_its_top_and_the_books_own_is_not(audit, tmp_path):
@@ -479,18 +478,23 @@ def test_published_pair_fusion_is_flagged_by_its_top_and_the_books_own_is_not(au
     videos, _ = read_promise("videos-sample")
     train, valid = (videos[videos.part == part] for part in ("train", "valid"))
     short = replace(PairFusion.as_published.training, epochs=1)
-    for name, config, padded, code in (
-            ("top", replace(PairFusion.as_published, pool="top-norm", training=short), True, 1),
-            ("attention", replace(PairFusion.as_published, training=short), True, 0),
-            ("ours", replace(PairFusion.as_published, pool="top-norm", training=short), False, 0),
-            ("best", replace(PairFusion.quick, numbers=False), False, 0)):
+    few = replace(PairFusion.best, hidden=16, training=replace(PairFusion.best.training, epochs=1))
+    for name, config, code in (
+            ("top", replace(PairFusion.as_published, pool="top-norm", training=short), 1),
+            ("attention", replace(PairFusion.as_published, training=short), 0), ("best", few, 0)):
         PairFusion(config).fit(train, valid).save(tmp_path/name)
-        left, out, _ = audit("invariance", tmp_path/name, "--data", "videos-sample", "--rows", 60,
-                            *(["--padded"] if padded else []))
-        assert left == code, (name, out)
-        if code: assert re.search(r"wrong +\S+, batch mates", out)
-    left, _, err = audit("invariance", tmp_path/"best", "--data", "videos-sample", "--padded")
-    assert left == 2 and "published networks alone" in err
+        left, out, _ = audit("invariance", tmp_path/name, "--data", "videos-sample", "--rows", 60, "--json")
+        found = {one["where"].split(", ")[1]: one["wrong"] for one in json.loads(out)["findings"]}
+        assert left == code and found.get("padding", False) == bool(code), (name, out)
+        assert ("padding" in found) == (name != "best") and "ids" in found
+
+
+def test_scores_that_hang_on_ids_are_flagged():
+    from matchbook.clickbait.videos import read_promise
+    videos, _ = read_promise("videos-sample")
+    by_id = lambda some: np.array([hash(one) % 97 for one in some.id.tolist()], dtype=float)
+    found, = check_invariance(by_id, videos, {"ids": change_ids}).findings
+    assert found.wrong and found.where.endswith("ids")
 
 
 def test_a_score_that_is_no_number_is_flagged():
@@ -567,12 +571,19 @@ def test_thresholds_and_seeds_by_the_command(audit, tmp_path):
 
 
 def test_a_saved_model_is_looked_at_by_the_command(audit, tmp_path):
+    from dataclasses import replace
+
     from matchbook.products.listings import read_pair_parts
     from matchbook.products.pair_mlp import PairMLP, SymmetricPairMLP
     parts, _ = read_pair_parts("ozon-sample")
-    for kind, code in ((PairMLP, 1), (SymmetricPairMLP, 0)):
-        kind(kind.quick).fit(parts.train, parts.valid).save(tmp_path/kind.__name__)
-        assert audit("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40)[0] == code
+    for kind, preset, code in ((PairMLP, "as_published", 1), (SymmetricPairMLP, "best", 0)):
+        config = getattr(kind, preset)
+        config = replace(config, training=replace(config.training, epochs=1))
+        kind(config).fit(parts.train, parts.valid).save(tmp_path/kind.__name__)
+        left, out, _ = audit("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40,
+                             "--json")
+        found = {one["where"].split(", ")[1]: one["wrong"] for one in json.loads(out)["findings"]}
+        assert left == code and found["swapped sides"] == bool(code) and not found["ids"]
     assert "holds no model.json" in audit("invariance", tmp_path, "--data", "ozon-sample")[2]
     path = tmp_path/"PairMLP"/"model.json"                       # as another version of the book wrote it
     saved = json.loads(path.read_text())
