@@ -6,8 +6,8 @@
 __all__ = ['anything', 'metrics', 'areas', 'averages', 'part_columns', 'edge_columns', 'Finding', 'Report', 'Printed',
            'read_figures', 'implied_share', 'count_matrices', 'smallest_visible', 'read_printed_table', 'find_metrics',
            'bound_mean_f1', 'bound_false_alarms', 'bound_areas', 'check_table', 'read_part', 'find_edge_leaks',
-           'check_leaks', 'check_threshold', 'check_seeds', 'read_numbers', 'check_invariance', 'change_order',
-           'change_mates', 'change_sides', 'change_ids', 'show_report']
+           'check_leaks', 'make_up_parts', 'run_leaks_speed', 'check_threshold', 'check_seeds', 'read_numbers',
+           'check_invariance', 'change_order', 'change_mates', 'change_sides', 'change_ids', 'show_report']
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #6dc346f9
 import html, math, re
@@ -583,6 +583,45 @@ def _judge_leak(leak, where, count, rows=None, keys=None):
         figures["distinct"] = len({keys[row] for row in rows})
         said += f", {figures['distinct']:,} of them distinct"
     return Finding(f"{where}, {leak.kind}", said, leak.count > 0 and "side" not in leak.kind, figures)
+
+# %% ../nbs/1_foundations/19_evidence.ipynb #75e37c81
+def make_up_parts(
+    rows:int,       # Of either part
+    seed:int = 0,
+)->tuple[list[str], list[str], int]:   # Train, test; how many test texts are copies but for a word
+    "Texts of some ten words, drawn by rank."
+    rng = np.random.default_rng(seed)
+    drawn = np.minimum(rng.zipf(1.3, (2, rows, 12)), 50_000)
+    copies = np.flatnonzero(rng.random(rows) < .1)
+    drawn[1, copies] = drawn[0, rng.permutation(rows)[:len(copies)]]
+    drawn[1, copies, 0] = 2
+    train, test = ([" ".join(f"w{word}" for word in row) for row in part.tolist()] for part in drawn)
+    return train, test, len(copies)
+
+def run_leaks_speed(
+    dataset:str,     # Named in the record; the texts are made up
+    model:str,       # leaks-speed
+    preset:str,      # best, quick
+    seed:int,
+    settings:dict|None = None,
+    data:object = None,
+    device:str = "cpu",
+):                   # An `Outcome`
+    "Seconds and memory of looking for leaks among texts."
+    import hashlib, time
+    from matchbook.runs import Outcome, peak_memory_mb, reset_peak
+    from matchbook.splits import find_text_leaks
+    c = {"rows": 1000 if preset == "quick" else 100_000, "near": .9} | (settings or {})
+    train, test, copies = make_up_parts(c["rows"], seed)
+    reset_peak()
+    start = time.perf_counter()
+    leaks = find_text_leaks(train, test, near=c["near"])
+    spent = time.perf_counter() - start
+    figures = {"seconds_whole": spent, "peak_mb_whole": peak_memory_mb(),
+               "pairs_whole": float(sum(leak.count for leak in leaks))}
+    made = hashlib.sha256("\n".join(train + test).encode()).hexdigest()
+    return Outcome({"valid": {}, "test": figures}, {}, None, c, made,
+                   {"train": len(train), "test": len(test), "copies": copies}, {"fit": 0., "score": spent})
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #744cf0c9
 def check_threshold(

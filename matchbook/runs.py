@@ -133,7 +133,7 @@ declare(
         sample="shopee-sample", measure="seconds_whole",
         models=("self-join", "index-join", "index-shards", "lstm-speed", "pair-speed", "heco-speed",
                 "heco-growth", "graph-mmap", "fusion-speed", "match-growth",
-                "match-ray", "crash", "places", "fuzz"),
+                "match-ray", "crash", "places", "fuzz", "leaks-speed"),
         columns=("match_seconds", "match_row_f1", "match_largest_seconds", "match_largest_mb",
                  "ray_same", "ray_seconds", "seconds_whole",
                  "pairs_whole", "peak_mb_whole", "step_speedup", "embed_speedup",

@@ -355,6 +355,16 @@ def test_a_named_column_is_always_looked_at_and_the_others_are_told(audit, tmp_p
     assert code == 1 and {"repeated edge", "verbatim"} <= {*kinds}
 
 
+def test_the_time_of_looking_for_leaks_is_a_row_of_the_benchmarks():
+    from matchbook.evidence import make_up_parts
+    from matchbook.runs import make_run, open_study
+    run = make_run(open_study("benchmarks"), "shopee-sample", "leaks-speed", "quick")
+    figures = run["metrics"]["test"]
+    assert figures["seconds_whole"] > 0 and figures["peak_mb_whole"] > 0
+    assert run["data"]["counts"] == {"train": 1000, "test": 1000, "copies": make_up_parts(1000)[2]}
+    assert figures["pairs_whole"] >= .5*run["data"]["counts"]["copies"]
+
+
 # Thresholds, seeds
 
 def test_a_threshold_from_elsewhere_is_seldom_flagged_and_one_from_here_mostly():
