@@ -95,24 +95,18 @@ def threshold(
     at:Annotated[float | None, typer.Option(help="The threshold; the best one when left out.")] = None,
     score:Annotated[str, typer.Option(help="Column of the score.")] = "score",
     label:Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    seed:Annotated[int, typer.Option(help="Of the random halves.")] = 0,
+    seed:Annotated[int, typer.Option(help="Of the random halves.", min=0)] = 0,
     html:Page = None,
     as_json:Json = False,
 )->None:
     "Was a threshold chosen on the rows it is reported on?"
-    import pandas as pd
     from matchbook.datasets import check_columns
-    from matchbook.evidence import check_threshold, read_part
+    from matchbook.evidence import check_threshold, read_numbers, read_part
     rows = read_part(scores)
     check_columns(rows.columns, (score, label), scores)
-    columns = [pd.to_numeric(rows[name], errors="coerce") for name in (score, label)]
-    for name, values in zip((score, label), columns):
-        if values.isna().any():
-            row = int(values.isna().to_numpy().argmax())
-            raise InputError(f"{scores}, row {row + 1}, column {name}: {rows[name].iloc[row]!r}; "
-                             "a number was wanted")
-    leave(check_threshold(*(values.to_numpy() for values in columns), at, seed=seed, where=scores.name),
-          as_json, html)
+    values = [read_numbers(rows, name, str(scores), wanted).to_numpy()
+              for name, wanted in ((score, ()), (label, (0, 1)))]
+    leave(check_threshold(*values, at, seed=seed, where=scores.name), as_json, html)
 
 # %% ../nbs/6_practice/63_audit.ipynb #edf20e60
 @app.command(epilog="Example: matchbook audit seeds runs.csv --figure f1")
@@ -122,13 +116,15 @@ def seeds(
     model:Annotated[str, typer.Option(help="Column of the model.")] = "model",
     seed:Annotated[str, typer.Option(help="Column of the seed; may be missing.")] = "seed",
     lower:Annotated[bool, typer.Option("--lower", help="Lower is better.")] = False,
+    fixed:Annotated[list[str] | None, typer.Option(
+        help="A model that draws nothing: one run is all of it; may be repeated.")] = None,
     html:Page = None,
     as_json:Json = False,
 )->None:
     "Is the lead of the best model larger than the spread over seeds?"
     from matchbook.evidence import check_seeds, read_part
     found = gather_runs(runs, figure) if runs.is_dir() else read_part(runs)
-    leave(check_seeds(found, figure, model, seed, not lower, runs.name), as_json, html)
+    leave(check_seeds(found, figure, model, seed, not lower, runs.name, tuple(fixed or ())), as_json, html)
 
 def gather_runs(
     folder:Path,   # Holds run files, in folders or not
@@ -155,33 +151,38 @@ def invariance(
     model:Annotated[Path, typer.Argument(help="A folder written by a model's save.")],
     data:Annotated[str, typer.Option(help="A dataset by name, or a folder or file of its form.")],
     rows:Annotated[int, typer.Option(help="So many rows of its test part.", min=2)] = 200,
-    padded:Annotated[bool, typer.Option(
-        "--padded", help="Published LSTM and pair fusion: read padding as they did.")] = False,
     html:Page = None,
     as_json:Json = False,
 )->None:
-    "Do scores stay when rows change places, sides or company?"
+    "Do scores stay when rows change places, sides, company or ids, and where padding is read?"
     import numpy as np
     from matchbook.bundles import open_model
-    from matchbook.evidence import change_mates, change_order, change_sides, check_invariance
+    from matchbook.evidence import (Report, change_ids, change_mates, change_order, change_sides,
+                                    check_invariance)
     matcher = open_model(model, ("pairs", "videos", "titles"))
     place = {"data": data} if Path(data).exists() else {}
     name = Path(data).stem if place else data
-    changes = {"row order": change_order, "batch mates": change_mates}
+    changes, read_padded = {"row order": change_order, "batch mates": change_mates}, None
     if hasattr(matcher, "embed"):
         from matchbook.products.listings import read_listings
         listings, _ = read_listings(name, **place)
-        some, more = np.asarray(listings.title)[:rows], {"padded": True} if padded else {}
-        score = lambda titles: matcher.embed(list(titles), **more)
+        some, score = np.asarray(listings.title)[:rows], lambda titles: matcher.embed(list(titles))
+        if getattr(getattr(matcher, "config", None), "network", "") == "published":
+            read_padded = lambda titles: matcher.embed(list(titles), padded=True)
     elif getattr(matcher, "rows", "") == "videos":
-        from matchbook.clickbait.pair_fusion import score_slowly
+        from matchbook.clickbait.pair_fusion import reads_padding, score_slowly
         from matchbook.clickbait.videos import read_promise
         videos, _ = read_promise(name, **place)
         some, score = videos[np.arange(min(rows, len(videos)))], matcher.score
-        if padded: score = lambda some: score_slowly(matcher, some)
+        changes["ids"] = change_ids
+        if reads_padding(matcher): read_padded = lambda some: score_slowly(matcher, some)
     else:
         from matchbook.products.listings import read_pair_parts
         parts, _ = read_pair_parts(name, **place)
         some, score = parts.test[np.arange(min(rows, len(parts.test)))], matcher.score
-        changes["swapped sides"] = change_sides
-    leave(check_invariance(score, some, changes, 1e-5, where=model.name), as_json, html)
+        changes |= {"swapped sides": change_sides, "ids": change_ids}
+    found = check_invariance(score, some, changes, 1e-5, where=model.name)
+    if read_padded is not None:
+        more = check_invariance(read_padded, some, {"padding": change_mates}, 1e-5, where=model.name)
+        found = Report(found.title, found.findings + more.findings, found.assumed)
+    leave(found, as_json, html)

@@ -203,6 +203,8 @@ def prepare(
 @app.command(epilog="Example: matchbook reproduce --samples")
 def reproduce(
     study:Annotated[str | None, typer.Option(help="Only this study; every study when left out.")] = None,
+    dataset:Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    model:Annotated[str | None, typer.Option(help="Only this row of the table.")] = None,
     samples:Annotated[bool, typer.Option(
         "--samples", help="On the made-up samples, whatever data there is.")] = False,
     real:Annotated[bool, typer.Option(
@@ -216,21 +218,23 @@ def reproduce(
     as_json:Json = False,
 )->None:
     "Make the results again and compare them with what is recorded."
-    from matchbook.runs import (compare_runs, describe_machine, make_run, name_variant, open_study, read_run,
-                                results_folder, run_path, studies, write_run)
+    from matchbook.runs import (compare_figures, compare_runs, describe_machine, make_run, name_variant,
+                                open_study, read_run, read_runs, results_folder, run_path, studies, write_run)
     if samples and real: raise InputError("--samples and --real together; one of them was wanted")
-    recorded, rows = results_folder(), []
+    recorded, rows, asked = results_folder(), [], (dataset, model)
     if out.resolve() == recorded.resolve():
         raise InputError(f"{out} holds the recorded runs; another folder was wanted")
     check_writable(out)
-    done = open_list(out, [study, samples, real, longest], resume)
+    done = open_list(out, [study, *asked, samples, real, longest], resume)
     plans, wanted = [open_study(study)] if study else studies.values(), []
     for plan in plans:
-        for dataset, model, preset, seed, settings in planned_runs(plan, recorded, samples, real):
+        for dataset, model, preset, seed, settings in planned_runs(plan, recorded, samples, real, *asked):
             place = run_path(plan.name, dataset, model, name_variant(preset, settings), seed)
             old = read_run(recorded/place) if (recorded/place).exists() else None
             short = real or old is None or sum(old["seconds"].values()) <= longest
             wanted.append((plan, dataset, model, preset, seed, settings, place, old, short))
+    if any(asked) and not wanted:
+        raise InputError(f"no run to make again of {' and '.join(filter(None, (study, *asked)))}")
     done = {str(one[6]): False for one in wanted if one[8]} | done
     missing = [place for place, there in done.items() if there is False]
     if len(missing) + 1 < len(done): say(f"missing: {', '.join(missing)}")
@@ -244,11 +248,15 @@ def reproduce(
             note_done(out, done, place)
         figures = [None if one is None else one["metrics"]["test"].get(plan.measure)
                    for one in (old, now)]
+        same_row = [run for run in read_runs(recorded, plan.name, dataset)
+                    if (run["model"], run["preset"]) == (model, name_variant(preset, settings))]
+        judged = compare_figures(old, now, same_row) if old and now else {}
         rows.append({"study": plan.name, "dataset": dataset, "model": model,
                      "preset": name_variant(preset, settings), "seed": seed, "measure": plan.measure,
                      **{name: None if one is None else round(one, 4)
                         for name, one in zip(("recorded", "now"), figures)},
-                     "verdict": "left out" if now is None else compare_runs(old, now, plan.measure),
+                     "verdict": "left out" if now is None else compare_runs(old, now, plan.measure, same_row),
+                     "moved": ", ".join(name for name, verdict in judged.items() if verdict != "same"),
                      "another_machine": name_machine(old, describe_machine())})
         if now is not None: say(f"… {rows[-1]['verdict']}")
     (out/list_name).unlink(missing_ok=True)
@@ -294,6 +302,8 @@ def planned_runs(
     recorded:Path,  # The results folder
     samples:bool,   # Only the sample
     real:bool,      # Only, and all of, the recorded runs on real data
+    dataset:str|None = None,  # Only this one, a sample too; all when left out
+    model:str|None = None,    # Only this row; all when left out
 )->list[tuple]:     # dataset, model, preset, seed, settings
     "What `reproduce` makes again: on real data where it is found, else on the sample."
     from matchbook.datasets import locate
@@ -302,15 +312,18 @@ def planned_runs(
               run.get("settings", {}))
              for run in read_runs(recorded, plan.name)
              if "data.train" not in run.get("settings", {})]        # folders that only their owner has
-    if real: return [one for one in there if not one[0].endswith("-sample")]
+    is_asked = lambda one: dataset in (None, one[0]) and model in (None, one[1])
+    if real: return [one for one in there if is_asked(one) and (dataset or not one[0].endswith("-sample"))]
     found = []
-    for dataset in plan.datasets:
-        if samples or dataset == plan.sample or "MATCHBOOK_DATA" not in os.environ: continue
-        try: locate(dataset)
+    for name in plan.datasets:
+        if samples or name == plan.sample or "MATCHBOOK_DATA" not in os.environ: continue
+        try: locate(name)
         except InputError: continue
-        found.append(dataset)
-    if found: return [one for one in there if one[0] in found and one[3] == 0 and not one[4]]
-    return [(plan.sample, model, "quick", 0, {}) for model in plan.models if not plan.lacks(model)]
+        found.append(name)
+    if found:
+        return [one for one in there if is_asked(one) and one[0] in found and one[3] == 0 and not one[4]]
+    return [one for row in plan.models if not plan.lacks(row)
+            if is_asked(one := (plan.sample, row, "quick", 0, {}))]
 
 # %% ../nbs/6_practice/60_cli.ipynb #c8ae9ad1
 @app.command(epilog="Example: matchbook match catalogue.csv --out matches")

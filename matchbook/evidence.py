@@ -6,8 +6,8 @@
 __all__ = ['anything', 'metrics', 'areas', 'averages', 'part_columns', 'edge_columns', 'Finding', 'Report', 'Printed',
            'read_figures', 'implied_share', 'count_matrices', 'smallest_visible', 'read_printed_table', 'find_metrics',
            'bound_mean_f1', 'bound_false_alarms', 'bound_areas', 'check_table', 'read_part', 'find_edge_leaks',
-           'check_leaks', 'check_threshold', 'check_seeds', 'check_invariance', 'change_order', 'change_mates',
-           'change_sides', 'show_report']
+           'check_leaks', 'make_up_parts', 'run_leaks_speed', 'check_threshold', 'check_seeds', 'read_numbers',
+           'check_invariance', 'change_order', 'change_mates', 'change_sides', 'change_ids', 'show_report']
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #6dc346f9
 import html, math, re
@@ -180,18 +180,34 @@ def smallest_visible(
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #0d95bc3c
 def _markdown_tables(path):
-    "The rows of all tables of a Markdown file."
-    rows, header = [], None
+    "The rows of all tables of a Markdown file; tables of the same models stand side by side."
+    tables, header = [], None
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip().startswith("|"): header = None; continue
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if header is None: header = cells
+        if header is None:
+            header = cells
+            tables.append([])
         elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
             if len(cells) != len(header):
                 raise InputError(f"{path}, line {number}: {len(cells)} cells under {len(header)} headings")
-            rows.append(dict(zip(header, cells)))
-    if not rows: raise InputError(f"{path}: no table in it")
-    return pd.DataFrame(rows).fillna("")
+            tables[-1].append(dict(zip(header, cells)))
+    joined = []
+    for rows in filter(None, tables):
+        if any(_join_rows(some, rows) for some in joined): continue
+        joined.append(rows)
+    if not tables: raise InputError(f"{path}: no table in it")
+    return pd.DataFrame(sum(joined, [])).fillna("")
+
+def _join_rows(rows, others):
+    "Put other figures of the same models beside their rows; whether that was possible."
+    first = next(iter(rows[0]))
+    if {*rows[0]} & {*others[0]} != {first} or first != next(iter(others[0])): return False
+    by = {row[first]: row for row in others}
+    names = [row[first] for row in rows]
+    if not len(rows) == len(others) == len(by) or {*names} != {*by}: return False
+    for row in rows: row.update(by[row[first]])
+    return True
 
 def read_printed_table(
     path:str|Path,   # .csv, .tsv, .jsonl or .md
@@ -202,7 +218,9 @@ def read_printed_table(
              ".jsonl": lambda path: read_jsonl(path).astype(str)}
     kind = Path(path).suffix.lower()
     if kind not in kinds: raise InputError(f"{path}: a table in {', '.join(kinds)} was wanted")
-    return kinds[kind](path)
+    table = kinds[kind](path)
+    if not len(table): raise InputError(f"{path}: a table without rows")
+    return table
 
 def _read_commas(path):
     "A CSV, or one with semicolons, as spreadsheets write it where 0,5 is a half."
@@ -340,6 +358,7 @@ def check_table(
                for name, column in columns.items()}
     figures = _name_averages(figures, average or ("mean" if (classes or 0) > 2 else ""), where)
     known = read_figures([share], "the share")[0] if share is not None else None
+    if known is anything: raise InputError(f"the share {share!r}: one such as 24.08% was wanted")
     first = next((column for column in table.columns if column not in columns.values()), None)
     names = [f"row {row + 1}" + (f", {table[first].iloc[row]}" if first is not None else "")
              for row in range(len(table))]
@@ -480,7 +499,7 @@ def check_leaks(
     named:dict[str, str]|None = None,  # left, right, group, text → column; found by usual names when left out
     near:float = .9,      # Cosine of word TF-IDF from which two texts are near duplicates
     where:str = "test",   # Named in findings
-    edges:bool = False,   # Rows are edges; so they are where columns are named as in `edge_columns`
+    edges:bool = False,   # Rows are edges; so they are where only columns of `edge_columns` say what a row is
 )->Report:
     "Test rows that training knows. Raises `InputError` when no column tells what a row is."
     from matchbook.splits import find_group_leaks, find_pair_leaks, find_text_leaks
@@ -489,51 +508,68 @@ def check_leaks(
     plain = {str(column).lower(): column for column in test.columns if column in train.columns}
     found = {name: named.get(name) or next((plain[one] for one in usual if one in plain), None)
              for name, usual in part_columns.items()}
-    sides = named.get("left"), named.get("right")
-    usual = next((pair for pair in edge_columns if {*pair} <= {*plain}), None)
-    if not any(sides) and usual: return _judge_edges(train, test, [plain[one] for one in usual], where)
-    if all(sides) and edges: return _judge_edges(train, test, sides, where)
-    if edges:
-        raise InputError(f"{where} has {', '.join(map(str, test.columns))}; name the two ends of an edge, as "
-                         "in --left COLUMN --right COLUMN")
-    leaks, told, twice = [], [], None
-    if found["left"] and found["right"]:
-        sides = {found["left"]: "left", found["right"]: "right"}
-        leaks += find_pair_leaks(train.rename(columns=sides), test.rename(columns=sides))
+    pair = (found["left"], found["right"]) if found["left"] and found["right"] else None
+    ends = _find_ends(plain, named, found, edges, where)
+    findings, told = [], []
+    if ends:
+        findings += _judge_edges(train, test, ends, where)
+        told += _edges_assumed
+    elif pair:
+        parts = [part.rename(columns=dict(zip(pair, ("left", "right")))) for part in (train, test)]
+        keys = [frozenset(one) for one in zip(*(test[name] for name in pair))]
+        leaks = find_pair_leaks(*parts)
+        findings += [_judge_leak(leak, where, len(test),
+                                 *((leak.rows, keys) if leak.kind == "pair" else ())) for leak in leaks]
         told.append("a pair is the same whichever side comes first")
-        twice = leaks[0].rows, [frozenset(pair) for pair in zip(test[found["left"]], test[found["right"]])]
-    else:
-        if found["group"]: leaks += find_group_leaks(train[found["group"]], test[found["group"]])
-        if found["text"]:
-            texts = [part[found["text"]].astype(str).tolist() for part in (train, test)]
-            leaks += find_text_leaks(*texts, near=near)
-            told.append(f"near duplicates: word TF-IDF with a cosine of {near} and more")
-            twice = leaks[-2].rows, texts[1]
-    if not leaks:
+    asked = ("group", "text") if not (ends or pair) else [one for one in ("group", "text") if named.get(one)]
+    group, text = (found[one] if one in asked else None for one in ("group", "text"))
+    if group:
+        findings += [_judge_leak(leak, where, len(test))
+                     for leak in find_group_leaks(train[group], test[group])]
+    if text:
+        texts = [part[text].astype(str).tolist() for part in (train, test)]
+        leaks = find_text_leaks(*texts, near=near)
+        findings += [_judge_leak(leak, where, len(test),
+                                 *((leak.rows, texts[1]) if leak.kind == "verbatim" else ()))
+                     for leak in leaks]
+        told.append(f"near duplicates: word TF-IDF with a cosine of {near} and more")
+    if not findings:
         raise InputError(f"train has {', '.join(map(str, train.columns))} and {where} has "
                          f"{', '.join(map(str, test.columns))}; in both a pair (left, right), a group or a "
                          "text was wanted; name its column, as in --text COLUMN")
+    used = {*(ends or pair or ()), group, text}
+    if left := [str(one) for one in test.columns if one in train.columns and one not in used]:
+        told.append(f"other columns are not looked at: {', '.join(left)} (--text COLUMN, --group COLUMN, "
+                    "--edges)")
     if alone := sorted({*map(str, train.columns)} ^ {*map(str, test.columns)}):
         told.append(f"columns of one part alone are not looked at: {', '.join(alone)}")
-    findings = [_judge_leak(leak, where, len(test), *(twice if leak.kind in ("pair", "verbatim") else ()))
-                for leak in leaks]
     return Report(f"{where}: does training know it?", tuple(findings), tuple(told))
+
+def _find_ends(plain, named, found, edges, where):
+    "The two columns of an edge. They are guessed only where no other column says what a row is."
+    sides = named.get("left"), named.get("right")
+    if edges and all(sides): return sides
+    if not edges and (any(sides) or found["group"] or found["text"]): return None
+    usual = next(([plain[one] for one in pair] for pair in edge_columns if {*pair} <= {*plain}), None)
+    if edges and usual is None:
+        raise InputError(f"{where} has {', '.join(plain.values())}; name the two ends of an edge, as "
+                         "in --left COLUMN --right COLUMN")
+    return usual
 
 _edges = {"repeated edge": "edges stand in training too, in this or the other direction",
           "common neighbour": "join nodes that training joins by a third one",
           "unknown end": "have an end that training does not know"}
+_edges_assumed = ("an edge is the same in both directions",
+                  "a common neighbour is told, not counted as wrong: it is what a graph is for, and what a "
+                  "baseline of common neighbours answers alone")
 
 def _judge_edges(train, test, sides, where):
     found = find_edge_leaks(*(part[list(sides)].astype(str).to_numpy() for part in (train, test)))
-    findings = [Finding(f"{where}, {name}",
-                        f"{rows.sum():,} of {len(test):,} {_edges[name]} ({rows.mean():.1%})",
-                        bool(rows.any()) and name == "repeated edge",
-                        {"count": int(rows.sum()), "share": round(float(rows.mean()), 4)})
-                for name, rows in found.items()]
-    return Report(f"{where}: does training know it?", tuple(findings),
-                  ("an edge is the same in both directions",
-                   "a common neighbour is told, not counted as wrong: it is what a graph is for, and what a "
-                   "baseline of common neighbours answers alone"))
+    return [Finding(f"{where}, {name}",
+                    f"{rows.sum():,} of {len(test):,} {_edges[name]} ({rows.mean():.1%})",
+                    bool(rows.any()) and name == "repeated edge",
+                    {"count": int(rows.sum()), "share": round(float(rows.mean()), 4)})
+            for name, rows in found.items()]
 
 _leaks = {"pair": "pairs stand in training too", "both sides": "pairs have both items in training",
           "one side": "pairs have one item in training", "group": "rows are of a group that training has",
@@ -548,6 +584,45 @@ def _judge_leak(leak, where, count, rows=None, keys=None):
         said += f", {figures['distinct']:,} of them distinct"
     return Finding(f"{where}, {leak.kind}", said, leak.count > 0 and "side" not in leak.kind, figures)
 
+# %% ../nbs/1_foundations/19_evidence.ipynb #75e37c81
+def make_up_parts(
+    rows:int,       # Of either part
+    seed:int = 0,
+)->tuple[list[str], list[str], int]:   # Train, test; how many test texts are copies but for a word
+    "Texts of some ten words, drawn by rank."
+    rng = np.random.default_rng(seed)
+    drawn = np.minimum(rng.zipf(1.3, (2, rows, 12)), 50_000)
+    copies = np.flatnonzero(rng.random(rows) < .1)
+    drawn[1, copies] = drawn[0, rng.permutation(rows)[:len(copies)]]
+    drawn[1, copies, 0] = 2
+    train, test = ([" ".join(f"w{word}" for word in row) for row in part.tolist()] for part in drawn)
+    return train, test, len(copies)
+
+def run_leaks_speed(
+    dataset:str,     # Named in the record; the texts are made up
+    model:str,       # leaks-speed
+    preset:str,      # best, quick
+    seed:int,
+    settings:dict|None = None,
+    data:object = None,
+    device:str = "cpu",
+):                   # An `Outcome`
+    "Seconds and memory of looking for leaks among texts."
+    import hashlib, time
+    from matchbook.runs import Outcome, peak_memory_mb, reset_peak
+    from matchbook.splits import find_text_leaks
+    c = {"rows": 1000 if preset == "quick" else 100_000, "near": .9} | (settings or {})
+    train, test, copies = make_up_parts(c["rows"], seed)
+    reset_peak()
+    start = time.perf_counter()
+    leaks = find_text_leaks(train, test, near=c["near"])
+    spent = time.perf_counter() - start
+    figures = {"seconds_whole": spent, "peak_mb_whole": peak_memory_mb(),
+               "pairs_whole": float(sum(leak.count for leak in leaks))}
+    made = hashlib.sha256("\n".join(train + test).encode()).hexdigest()
+    return Outcome({"valid": {}, "test": figures}, {}, None, c, made,
+                   {"train": len(train), "test": len(test), "copies": copies}, {"fit": 0., "score": spent})
+
 # %% ../nbs/1_foundations/19_evidence.ipynb #744cf0c9
 def check_threshold(
     score:np.ndarray,             # `(n,)` of the reported rows
@@ -560,6 +635,8 @@ def check_threshold(
     "Whether a threshold was chosen on the rows it is reported on, and what that is worth in F1."
     from matchbook.measures import check_scores, choose_threshold
     score, label = check_scores(score, label)
+    if threshold is not None and math.isnan(threshold):
+        raise InputError(f"{where}: threshold nan; a number was wanted")
     f1 = lambda rows, at: _f1_at(score[rows], label[rows], at)
     every, rng, gained, best_there = np.arange(len(score)), np.random.default_rng(seed), [], 0
     best = choose_threshold(score, label)
@@ -597,14 +674,13 @@ def check_seeds(
     seed:str = "seed",          # Column of the seed
     higher_is_better:bool = True,
     where:str = "the runs",     # Named in findings
+    fixed:tuple[str, ...] = (), # Models that draw nothing, so that one run of them is all there is to know
 )->Report:
     "Whether the best model leads by more than the spread over seeds."
     check_columns(runs.columns, (figure, model), where)
-    values = pd.to_numeric(runs[figure], errors="coerce")
-    if values.isna().any():
-        row = int(values.isna().to_numpy().argmax())
-        raise InputError(f"{where}, row {row + 1}, column {figure}: {runs[figure].iloc[row]!r}; "
-                         "a number was wanted")
+    values = read_numbers(runs, figure, where)
+    for name in fixed:
+        if name not in {*runs[model]}: raise suggest(name, map(str, runs[model].unique()), "model")
     seeds = runs[seed] if seed in runs else pd.Series(range(len(runs)), index=runs.index)
     by = {name: pd.Series(some.to_numpy(), index=seeds[some.index])
           for name, some in values.groupby(runs[model])}
@@ -613,24 +689,53 @@ def check_seeds(
         if some.index.duplicated().any():
             raise InputError(f"{where}: {name} has seed {some.index[some.index.duplicated()][0]} twice")
     best = (max if higher_is_better else min)(by, key=lambda name: by[name].mean())
-    findings = [_judge_lead(best, by[best], name, some) for name, some in by.items() if name != best]
-    return Report(f"{where}: is the difference larger than the spread?", tuple(findings),
-                  ("figures of one model are spread like a normal distribution",))
+    still = {name for name, some in by.items() if name in fixed or (len(some) > 1 and np.ptp(some) < 1e-12)}
+    for name in fixed:
+        if np.ptp(by[name]) >= 1e-12:
+            raise InputError(f"{where}: {name} is said to draw nothing, but its runs differ")
+    findings = [_judge_lead(best, by[best], name, some, still) for name, some in by.items() if name != best]
+    told = ["figures of one model are spread like a normal distribution"]
+    if still: told.append("of identical runs or declared so, drawing nothing: "
+                          + ", ".join(sorted(map(str, still))))
+    return Report(f"{where}: is the difference larger than the spread?", tuple(findings), tuple(told))
 
-def _judge_lead(best, first, name, second):
+def read_numbers(
+    table:pd.DataFrame,   # From a file
+    column:str,           # One of its columns
+    where:str,            # Named in messages
+    wanted:tuple = (),    # The only numbers that may stand there; any when left out
+)->pd.Series:             # Finite
+    "A column of numbers. Raises `InputError` with the row, the first being 1."
+    values = pd.to_numeric(table[column], errors="coerce").astype(float)
+    bad = ~(np.isfinite(values) & (values.isin(wanted) if wanted else True)).to_numpy()
+    if not bad.any(): return values
+    row = int(bad.argmax())
+    raise InputError(f"{where}, row {row + 1}, column {column}: {str(table[column].iloc[row])!r}; "
+                     f"{' or '.join(map(str, wanted)) or 'a number'} was wanted")
+
+def _judge_lead(best, first, name, second, still):
+    "What is to be said of two models; those of `still` draw nothing and count as one number."
     from scipy import stats
     gap, where = abs(first.mean() - second.mean()), f"{best} against {name}"
-    if min(len(first), len(second)) < 2:
+    drawn = [some for one, some in ((best, first), (name, second)) if one not in still]
+    if not drawn:
+        said = f"ahead by {gap:.4f}, and neither draws anything"
+        return Finding(where, said, gap < 1e-12, {"difference": gap})
+    if min(map(len, drawn)) < 2:
         return Finding(where, f"ahead by {gap:.4f}, but one run has no spread", True, {"difference": gap})
     same = first.index.intersection(second.index)
-    paired = len(same) == len(first) == len(second)
-    test = (stats.ttest_rel(first[same], second[same]) if paired
-            else stats.ttest_ind(first, second, equal_var=False))
-    low, high = (float(one) for one in test.confidence_interval(.95))
-    if first.mean() < second.mean(): low, high = -high, -low
-    figures = {"difference": gap, "low": low, "high": high, "p": float(test.pvalue),
-               "n": len(first), "other_n": len(second)}
-    wrong, how = not (low > 0 or high < 0), "seed by seed" if paired else "Welch"
+    paired = len(drawn) == 2 and len(same) == len(first) == len(second)
+    still_one = second if drawn[0] is first else first
+    apart = first[same] - second[same] if paired else drawn[0] - still_one.mean()
+    if len(drawn) == 2 and not paired: test = stats.ttest_ind(first, second, equal_var=False)
+    elif np.ptp(apart) < 1e-12: test = None                          # every seed says the same
+    else: test = stats.ttest_1samp(apart, 0)
+    low, high = (float(one) for one in (test.confidence_interval(.95) if test else [apart.mean()]*2))
+    if low + high < 0: low, high = -high, -low
+    figures = {"difference": gap, "low": low, "high": high, "n": len(first), "other_n": len(second),
+               "p": float(test.pvalue) if test else float(gap < 1e-12)}
+    wrong = not (low > 1e-12 or high < -1e-12)
+    how = "seed by seed" if paired else "Welch" if len(drawn) == 2 else "against one that draws nothing"
     said = f"ahead by {gap:.4f} [{low:+.4f}, {high:+.4f}], {how}, {len(first)} and {len(second)} runs"
     return Finding(where, said + (": the spread is larger" if wrong else ""), wrong, figures)
 
@@ -673,6 +778,13 @@ def change_sides(pairs, rng):
     "The same pairs, left for right."
     from dataclasses import replace
     return replace(pairs, left=pairs.right, right=pairs.left), np.arange(len(pairs))
+
+def change_ids(rows, rng):
+    "The same rows, the ids of what they are made of exchanged."
+    from dataclasses import replace
+    owner = rows if hasattr(rows, "id") else rows.items
+    called = replace(owner, id=rng.permutation(owner.id))
+    return called if owner is rows else replace(rows, items=called), np.arange(len(rows))
 
 # %% ../nbs/1_foundations/19_evidence.ipynb #7238e706
 _style = """:root{color-scheme:light dark}

@@ -213,7 +213,28 @@ def test_reproduce_on_the_samples_says_the_same(call, tmp_path, quick_rows):
     code, out, _ = call("reproduce", "--study", "duplicates", "--samples", "--out", tmp_path, "--json")
     rows = json.loads(out)
     assert code == 0 and len(rows) == len(open_study("duplicates").models)
-    assert {row["verdict"] for row in rows} <= {"same", "within the spread"}
+    assert {row["verdict"] for row in rows} <= {"same", "within the interval, no other seed"}
+
+
+def test_reproduce_makes_one_recorded_row_again(call, tmp_path, monkeypatch):
+    recorded = tmp_path/"data"/"results"
+    for model in ("exact-title", "self-only"):
+        call("run", "duplicates", "--dataset", "shopee-sample", "--preset", "quick", "--model", model,
+             "--out", recorded)
+    monkeypatch.chdir(tmp_path)
+    words = ("reproduce", "--real", "--study", "duplicates", "--dataset", "shopee-sample", "--model")
+    code, out, _ = call(*words, "exact-title", "--out", tmp_path/"again", "--json")
+    row, = json.loads(out)
+    assert code == 0 and (row["model"], row["verdict"], row["moved"]) == ("exact-title", "same", "")
+    path, = recorded.rglob("exact-title-*.json")
+    run = json.loads(path.read_text())
+    run["metrics"]["test"]["precision"], run["intervals"]["test"]["precision"] = 0., [0., .1]
+    path.write_text(json.dumps(run))
+    code, out, _ = call(*words, "exact-title", "--out", tmp_path/"once-more", "--json")
+    row, = json.loads(out)
+    assert code == 1 and (row["verdict"], row["moved"]) == ("different", "test precision")
+    code, _, err = call(*words, "exact-titel", "--out", tmp_path/"none")
+    assert code == 2 and "no run to make again of duplicates and shopee-sample and exact-titel" in err
 
 
 def test_reproduce_names_the_machine_when_it_is_another_one(call, tmp_path, monkeypatch):

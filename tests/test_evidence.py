@@ -1,6 +1,5 @@
 "The audit: what is impossible is flagged, what can be true is not, and every refusal names its place."
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,10 @@ import pandas as pd
 import pytest
 
 from matchbook.datasets import InputError
-from matchbook.evidence import (Finding, Printed, Report, anything, bound_mean_f1, change_mates,
+from matchbook.evidence import (Finding, Printed, Report, anything, bound_mean_f1, change_ids, change_mates,
                                 change_order, change_sides, check_invariance, check_leaks, check_seeds,
                                 check_table, check_threshold, count_matrices, implied_share, metrics,
-                                read_figures, read_part, read_printed_table, show_report,
-                                smallest_visible)
+                                read_figures, read_part, read_printed_table, show_report, smallest_visible)
 from matchbook.runs import claims_table
 
 root = Path(__file__).parent.parent
@@ -285,11 +283,21 @@ def test_what_can_be_judged_is_judged_and_the_rest_is_told(tmp_path, head, row, 
 @pytest.mark.parametrize("name,text,said", [
     ("t.md", "# no table\n", "no table in it"),
     ("t.md", "| a | b |\n|---|---|\n| 1 |\n", "line 3: 1 cells under 2"),
+    ("t.md", "| a | acc |\n|---|---|\n", "t.md: a table without rows"),
+    ("t.csv", "model,acc,F1\n", "t.csv: .*rows"),
     ("t.xls", "", "a table in .csv"), ("t.csv", "model,score\na,1\n", "two or more columns were wanted"),
     ("t.csv", "model,acc,acc\na,1,1\n", "acc")])
 def test_tables_that_cannot_be_read_are_refused(tmp_path, name, text, said):
     (tmp_path/name).write_text(text)
     with pytest.raises(InputError, match=said): check_table(read_printed_table(tmp_path/name))
+
+
+def test_two_tables_of_the_same_models_are_one_and_others_are_not(audit, tmp_path):
+    one = "| model | accuracy | F1 |\n|---|---|---|\n| a | 80.0% | 75.0% |\n\ntext\n\n"
+    for two, code in (("| model | precision | recall |\n|---|---|---|\n| a | 75.0% | 55.0% |\n", 1),
+                      ("| model | precision | recall |\n|---|---|---|\n| b | 75.0% | 55.0% |\n", 0)):
+        (tmp_path/"t.md").write_text(one + two)
+        assert audit("table", tmp_path/"t.md")[0] == code
 
 
 # Leaks
@@ -325,6 +333,36 @@ def test_a_known_item_is_told_and_a_known_pair_is_wrong():
     train = pd.DataFrame({"left": ["a"], "right": ["b"]})
     for test, wrong in ((("b", "a"), True), (("a", "c"), False), (("c", "d"), False)):
         assert check_leaks(train, pd.DataFrame([test], columns=["left", "right"])).wrong == wrong
+
+
+def test_a_named_column_is_always_looked_at_and_the_others_are_told(audit, tmp_path):
+    same = "the very same title of an article"
+    for name, first, second in (
+            ("edges", f"source,target,title\na,b,{same}\n", f"source,target,title\nc,d,{same}\n"),
+            ("pairs", f"left,right,title\na,b,{same}\n", f"left,right,title\nc,d,{same}\n")):
+        for part, text in (("train", first), ("test", second)): (tmp_path/f"{part}.csv").write_text(text)
+        paths = tmp_path/"train.csv", tmp_path/"test.csv"
+        code, out, _ = audit("leaks", *paths, "--text", "title", "--json")
+        assert code == 1 and any(one["where"].endswith("verbatim") and one["wrong"]
+                                 for one in json.loads(out)["findings"]), name
+        code, _, err = audit("leaks", *paths)
+        if name == "edges":                     # a title says what a row is; source and target only may
+            assert code == 1 and "other columns are not looked at: source, target" in err
+        else: assert code == 0 and "other columns are not looked at: title" in err
+    code, out, _ = audit("leaks", *paths, "--edges", "--text", "title", "--left", "left", "--right", "right",
+                         "--json")
+    kinds = [one["where"].split(", ")[1] for one in json.loads(out)["findings"]]
+    assert code == 1 and {"repeated edge", "verbatim"} <= {*kinds}
+
+
+def test_the_time_of_looking_for_leaks_is_a_row_of_the_benchmarks():
+    from matchbook.evidence import make_up_parts
+    from matchbook.runs import make_run, open_study
+    run = make_run(open_study("benchmarks"), "shopee-sample", "leaks-speed", "quick")
+    figures = run["metrics"]["test"]
+    assert figures["seconds_whole"] > 0 and figures["peak_mb_whole"] > 0
+    assert run["data"]["counts"] == {"train": 1000, "test": 1000, "copies": make_up_parts(1000)[2]}
+    assert figures["pairs_whole"] >= .5*run["data"]["counts"]["copies"]
 
 
 # Thresholds, seeds
@@ -370,6 +408,39 @@ def test_runs_that_cannot_be_compared_are_refused(rows, said):
         check_seeds(pd.DataFrame(rows, columns=["model", "seed", "f1"]), "f1")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_draws_nothing_is_one_number(audit, tmp_path):
+    drawn = "".join(f"net,{k},{one}\n" for k, one in enumerate((.70, .71, .72)))
+    def judge(rows, *words):
+        (tmp_path/"r.csv").write_text("model,seed,f1\n" + rows)
+        return audit("seeds", tmp_path/"r.csv", "--figure", "f1", *words)
+    assert judge(drawn + "rule,0,.5\n")[0] == 1                      # one run, and nothing else is known
+    for rows, words in (("rule,0,.5\n", ["--fixed", "rule"]), ("rule,0,.5\nrule,1,.5\nrule,2,.5\n", [])):
+        code, out, err = judge(drawn + rows, *words)
+        assert code == 0 and "draws nothing" in out and "drawing nothing: rule" in err
+    code, out, _ = judge(drawn + "rule,0,.705\n", "--fixed", "rule")
+    assert code == 1 and "the spread is larger" in out
+    assert judge("a,0,.5\na,1,.5\nb,0,.4\nb,1,.4\n")[0] == 0        # neither draws
+    assert judge("a,0,.5\na,1,.5\nb,0,.5\nb,1,.5\n")[0] == 1
+    assert judge("a,0,.5\na,1,.6\nb,0,.4\nb,1,.5\n")[0] == 0        # apart by the same at every seed
+    for rows, words, said in ((drawn + "rule,0,inf\n", [], "row 4, column f1: 'inf'; a number was wanted"),
+                              (drawn + "rule,0,.5\n", ["--fixed", "rul"], "did you mean 'rule'"),
+                              (drawn + "rule,0,.5\n", ["--fixed", "net"], "its runs differ")):
+        code, out, err = judge(rows, *words)
+        assert code == 2 and out == "" and err.count("\n") == 1 and said in err
+
+
+@pytest.mark.parametrize("text,words,said", [
+    ("score,label\n.5,1\ninf,0\n", [], "s.csv, row 2, column score: 'inf'; a number was wanted"),
+    ("score,label\n.5,1\n.2,3\n", [], "s.csv, row 2, column label: '3'; 0 or 1 was wanted"),
+    ("score,label\n.5,1\n.2,0\n", ["--seed", "-1"], "--seed"),
+    ("score,label\n.5,1\n.2,0\n", ["--at", "nan"], "threshold nan; a number was wanted")])
+def test_thresholds_that_cannot_be_judged_leave_one_line(audit, tmp_path, text, words, said):
+    (tmp_path/"s.csv").write_text(text)
+    code, out, err = audit("threshold", tmp_path/"s.csv", *words)
+    assert code == 2 and out == "" and err.count("\n") == 1 and said in err
+
+
 # Invariance
 
 @pytest.mark.parametrize("kind,preset,wrong", [("PairMLP", "as_published", {"swapped sides"}),
@@ -389,7 +460,7 @@ def test_the_published_pair_network_is_flagged_and_the_symmetric_one_is_not(kind
     assert {one.where.split(", ")[1] for one in found.findings if one.wrong} == wrong
 
 
-def test_the_published_lstm_is_flagged_where_it_reads_padding_and_not_alone(tmp_path):
+def test_the_published_lstm_is_flagged_by_its_padding_and_the_books_own_is_not(audit, tmp_path):
     from dataclasses import replace
 
     from matchbook.products.char_word_lstm import CharWordLSTM
@@ -399,13 +470,14 @@ def test_the_published_lstm_is_flagged_where_it_reads_padding_and_not_alone(tmp_
     words = sorted({word for title in listings.title for word in title.lower().split()})[::2]
     rows = zip(words, np.random.default_rng(0).normal(size=(len(words), 8)).round(3))
     (tmp_path/"some.txt").write_text("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in rows))
-    config = replace(CharWordLSTM.as_published, vectors=str(tmp_path/"some.txt"), batch=64,
-                     training=replace(CharWordLSTM.as_published.training, epochs=1, patience=None))
-    matcher = CharWordLSTM(config).fit(listings[split.train[:200]], listings[split.valid])
-    titles, changes = np.asarray(listings.title)[:150], {"batch mates": change_mates}
-    def report(**how):
-        return check_invariance(lambda some: matcher.embed(list(some), **how), titles, changes, 1e-5)
-    assert report(padded=True).wrong and not report().wrong
+    for name, code in (("as_published", 1), ("best", 0)):
+        preset = getattr(CharWordLSTM, name)
+        config = replace(preset, vectors=str(tmp_path/"some.txt"), batch=64,
+                         training=replace(preset.training, epochs=1, patience=None))
+        CharWordLSTM(config).fit(listings[split.train[:200]], listings[split.valid]).save(tmp_path/name)
+        left, out, _ = audit("invariance", tmp_path/name, "--data", "shopee-sample", "--rows", 150, "--json")
+        wrong = [one["where"].split(", ")[1] for one in json.loads(out)["findings"] if one["wrong"]]
+        assert (left, wrong) == (code, ["padding"]*code), (name, out)
 
 
 def test_published_pair_fusion_is_flagged_by_its_top_and_the_books_own_is_not(audit, tmp_path):
@@ -416,18 +488,23 @@ def test_published_pair_fusion_is_flagged_by_its_top_and_the_books_own_is_not(au
     videos, _ = read_promise("videos-sample")
     train, valid = (videos[videos.part == part] for part in ("train", "valid"))
     short = replace(PairFusion.as_published.training, epochs=1)
-    for name, config, padded, code in (
-            ("top", replace(PairFusion.as_published, pool="top-norm", training=short), True, 1),
-            ("attention", replace(PairFusion.as_published, training=short), True, 0),
-            ("ours", replace(PairFusion.as_published, pool="top-norm", training=short), False, 0),
-            ("best", replace(PairFusion.quick, numbers=False), False, 0)):
+    few = replace(PairFusion.best, hidden=16, training=replace(PairFusion.best.training, epochs=1))
+    for name, config, code in (
+            ("top", replace(PairFusion.as_published, pool="top-norm", training=short), 1),
+            ("attention", replace(PairFusion.as_published, training=short), 0), ("best", few, 0)):
         PairFusion(config).fit(train, valid).save(tmp_path/name)
-        left, out, _ = audit("invariance", tmp_path/name, "--data", "videos-sample", "--rows", 60,
-                            *(["--padded"] if padded else []))
-        assert left == code, (name, out)
-        if code: assert re.search(r"wrong +\S+, batch mates", out)
-    left, _, err = audit("invariance", tmp_path/"best", "--data", "videos-sample", "--padded")
-    assert left == 2 and "published networks alone" in err
+        left, out, _ = audit("invariance", tmp_path/name, "--data", "videos-sample", "--rows", 60, "--json")
+        found = {one["where"].split(", ")[1]: one["wrong"] for one in json.loads(out)["findings"]}
+        assert left == code and found.get("padding", False) == bool(code), (name, out)
+        assert ("padding" in found) == (name != "best") and "ids" in found
+
+
+def test_scores_that_hang_on_ids_are_flagged():
+    from matchbook.clickbait.videos import read_promise
+    videos, _ = read_promise("videos-sample")
+    by_id = lambda some: np.array([hash(one) % 97 for one in some.id.tolist()], dtype=float)
+    found, = check_invariance(by_id, videos, {"ids": change_ids}).findings
+    assert found.wrong and found.where.endswith("ids")
 
 
 def test_a_score_that_is_no_number_is_flagged():
@@ -467,6 +544,7 @@ def test_the_command_leaves_by_what_it_found(audit, tmp_path):
     ("Modell,Makro\na,0.8\n", ["--column", "Makro"], 2, "figure=COLUMN was wanted"),
     ("Modell,Makro\na,0.8\n", ["--column", "makro_f1=Makro"], 2, "did you mean 'macro_f1'"),
     ("model,accuracy,F1\na,0.8\n", [], 2, "line 2: 2 fields, but the header has 3"), ("", [], 2, "is empty"),
+    ("model,accuracy,F1\na,0.8,0.75\n", ["--share", ""], 2, "the share '': one such as 24.08% was wanted"),
     ("model,P,R,F1\na,.6,.7,.5\n", ["--average", "middle"], 2, "no average named 'middle'")])
 def test_bad_tables_leave_one_line_or_an_assumption(audit, tmp_path, text, words, code, said):
     (tmp_path/"t.csv").write_text(text)
@@ -503,12 +581,19 @@ def test_thresholds_and_seeds_by_the_command(audit, tmp_path):
 
 
 def test_a_saved_model_is_looked_at_by_the_command(audit, tmp_path):
+    from dataclasses import replace
+
     from matchbook.products.listings import read_pair_parts
     from matchbook.products.pair_mlp import PairMLP, SymmetricPairMLP
     parts, _ = read_pair_parts("ozon-sample")
-    for kind, code in ((PairMLP, 1), (SymmetricPairMLP, 0)):
-        kind(kind.quick).fit(parts.train, parts.valid).save(tmp_path/kind.__name__)
-        assert audit("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40)[0] == code
+    for kind, preset, code in ((PairMLP, "as_published", 1), (SymmetricPairMLP, "best", 0)):
+        config = getattr(kind, preset)
+        config = replace(config, training=replace(config.training, epochs=1))
+        kind(config).fit(parts.train, parts.valid).save(tmp_path/kind.__name__)
+        left, out, _ = audit("invariance", tmp_path/kind.__name__, "--data", "ozon-sample", "--rows", 40,
+                             "--json")
+        found = {one["where"].split(", ")[1]: one["wrong"] for one in json.loads(out)["findings"]}
+        assert left == code and found["swapped sides"] == bool(code) and not found["ids"]
     assert "holds no model.json" in audit("invariance", tmp_path, "--data", "ozon-sample")[2]
     path = tmp_path/"PairMLP"/"model.json"                       # as another version of the book wrote it
     saved = json.loads(path.read_text())

@@ -89,6 +89,45 @@ def test_the_readme_prints_what_the_run_files_hold():
         assert table[plan.main]["best row"].endswith(f"(`{best[0]}`)")
 
 
+def test_the_original_of_the_front_page_is_chosen_on_validation_and_names_what_was_replaced(tmp_path):
+    few = [{"study": "pairs", "dataset": "abt-buy", "model": name, "preset": preset, "seed": 0,
+            "metrics": {"valid": {"f1": held}, "test": {"f1": tested}}, "intervals": {}, "command": "",
+            "seconds": {}, "peak_memory_mb": 0, "parameters": {}, "machine": ""}
+           for name, preset, held, tested in (
+               ("item-pair-mlp", "as_published+batch=64", .5, .9),
+               ("pair-mlp", "as_published+batch=64", .6, .2),
+               ("tfidf-words", "best", .7, .6), ("boosted-trees", "best", .9, .8))]
+    def shown(claims=()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "read_runs", lambda folder, study, dataset: few if study == "pairs" else [])
+            patch.setattr(runs, "read_claims", lambda *_: list(claims))
+            return headline_table(tmp_path).to_dict("records")[0]
+    assert shown()["the original's way"] == "0.200 (`pair-mlp`, with `batch=64`)"
+    claim = {"dataset": "abt-buy", "measure": "f1", "model": "texts alone", "figure": .75,
+             "status": "second hand"}
+    assert "reads no more" not in shown([claim])["best published"]
+    assert shown([claim | {"without": ["boosted-trees"]}])["best published"] == (
+        "0.75 (texts alone; our best row that reads no more: 0.600 (`tfidf-words`); second hand)")
+
+
+def test_rows_that_a_claim_leaves_out_are_rows_of_its_study():
+    for claim in read_claims(results):
+        assert {*claim.get("without", ())} <= {*open_study(claim["study"]).models}
+
+
+@pytest.mark.parametrize(("now", "others", "verdict"), [
+    ({"f1": .70}, (.8235, .83, .82), "different"), ({"f1": .70}, (), "within the interval, no other seed"),
+    ({"f1": .8235 + 1e-9}, (), "same"), ({"f1": .825}, (.8235, .83, .82), "within the spread"),
+    ({"precision": .8 + 1e-8}, (.8235, .83), "same"), ({"precision": .3}, (.8235, .83), "different"),
+    ({"precision": None}, (), "different")])
+def test_every_figure_is_judged_by_rounding_then_by_the_seeds(now, others, verdict):
+    old = {"metrics": {"test": {"f1": .8235, "precision": .8, "recall": None}}, "data": {"sha256": "1"},
+           "intervals": {"test": {"f1": [.6, .95]}}}
+    new = old | {"metrics": {"test": old["metrics"]["test"] | now}}
+    same_row = [old | {"metrics": {"test": old["metrics"]["test"] | {"f1": one}}} for one in others]
+    assert runs.compare_runs(old, new, "f1", same_row) == verdict
+
+
 def test_every_published_figure_on_the_front_page_carries_its_status():
     for line in headline_table(results)["best published"]:
         assert not line or line.endswith(tuple(f"; {status})" for status in claim_statuses)), line

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['pools', 'skips', 'SeqPool', 'top_slowly', 'pair_features', 'BranchMLP', 'PairFusionConfig', 'name_branches',
            'module_name', 'PairFusionNetwork', 'tabulate', 'pool_once', 'PairFusion', 'judge', 'SlowVideos',
-           'pad_slowly', 'SlowPairFusion', 'score_slowly', 'rename_published', 'find_drivers', 'draw_drivers']
+           'pad_slowly', 'SlowPairFusion', 'reads_padding', 'score_slowly', 'rename_published', 'find_drivers',
+           'draw_drivers']
 
 # %% ../../nbs/2_clickbait/21_pair_fusion.ipynb #ac3adb38
 from dataclasses import dataclass, replace
@@ -536,13 +537,21 @@ class SlowPairFusion(nn.Module):
         alpha = net.att_w(seen)[:, :, 0].softmax(1)
         return net.fuse_out((seen*alpha[:, :, None]).sum(1))[:, 0], torch.stack(own, 1)[:, chosen]
 
+def reads_padding(
+    model,    # `PairFusion`
+)->bool:      # Whether `score_slowly` knows its network
+    "Is it a published network, which can be run as it was, padding and all?"
+    c = getattr(model, "config", None)
+    return (isinstance(c, PairFusionConfig) and c.norms == "layer" and c.fuse == "features" and not c.cosine
+            and c.pool in ("attention", "top-norm"))
+
 def score_slowly(
     model,              # `PairFusion`, as published
     videos:Videos,      # One batch, all of them
 )->np.ndarray:          # `(n,)` chances, not calibrated
     "Scores in the original's way, where a top by norm depends on the longest clip of the batch."
-    network, c = model.network_, model.config
-    if c.norms != "layer" or c.fuse != "features" or c.cosine or c.pool not in ("attention", "top-norm"):
+    network = model.network_
+    if not reads_padding(model):
         raise InputError("padding is read by published networks alone: preset as_published, pool attention "
                          "or top-norm")
     batch = pad_slowly([SlowVideos(videos)[row] for row in range(len(videos))])

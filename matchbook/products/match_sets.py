@@ -1021,6 +1021,7 @@ def run_benchmark(
     elif model == "crash": from matchbook.robustness import run_crash as run_speed
     elif model == "places": from matchbook.robustness import run_places as run_speed
     elif model == "fuzz": from matchbook.robustness import run_fuzz as run_speed
+    elif model == "leaks-speed": from matchbook.evidence import run_leaks_speed as run_speed
     elif model == "fusion-speed": from matchbook.clickbait.promise import run_fusion_speed as run_speed
     elif model == "match-growth": from matchbook.match import run_match_growth as run_speed
     elif model == "match-ray": from matchbook.bulk import run_match_ray as run_speed
