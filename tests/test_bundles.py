@@ -216,7 +216,7 @@ def test_a_models_own_folder_opens_too(trees, parts, tmp_path):
 
 def test_a_damaged_set_of_matches_is_one_line(tmp_path):
     (tmp_path/"model.json").write_text('{"kind": "match-sets"}')
-    with pytest.raises(InputError, match="is damaged: KeyError"): open_model(tmp_path)
+    with pytest.raises(InputError, match="model.json is not what MatchSets.save writes"): open_model(tmp_path)
 
 
 # Writing: whole or not at all, whatever happens
