@@ -651,7 +651,8 @@ through = {
     "read_judged": "read_posts", "read_instances": "read_official", "read_headline_parts": "read_posts",
     "read_array": "read_artifacts", "read_abstract": "read_openalex", "read_work": "read_openalex",
     "read_page": "read_openalex", "read_paper_table": "read_papers", "read_text_pairs": "read_pair_parts",
-    "read_ids": "read_videos folder", "read_promise": "read_videos folder", "read_bangla": "read_jsonl",
+    "read_ids": "read_videos folder", "read_field": "read_posts", "read_texts": "read_posts",
+    "read_promise": "read_videos folder", "read_bangla": "read_jsonl",
     "read_bundle": "open_model",
     "bootstrap_measure": "bootstrap_interval", "pair_cosines": "weigh_titles", "pair_curve": "rank_rows",
     "measure_sets": "rank_rows", "measure_each": "place_cited"}
