@@ -388,6 +388,8 @@ def replace_setting(
         raise suggest(name, [field.name for field in fields(config)], "setting")
     return replace(config, **{name: replace_setting(getattr(config, name), inner, value) if inner else value})
 
+_where = ("data.train", "data.test", "data.labels", "data.trusted")   # They say where data lie, not how they are read
+
 def name_variant(
     preset:str,          # Named settings
     settings:dict|None,  # Fields replaced
@@ -397,7 +399,7 @@ def name_variant(
     settings = settings or {}
     own = f"+data={sha256[:8]}" if sha256 and "data.train" in settings else ""
     return preset + "".join(f"+{name}={re.sub('[^A-Za-z0-9.]+', '-', show_value(value))}"
-                            for name, value in settings.items() if not name.startswith("data.")) + own
+                            for name, value in settings.items() if name not in _where) + own
 
 # %% ../nbs/1_foundations/18_runs.ipynb #4d71287a
 def is_writer(

@@ -221,8 +221,8 @@ def kill_in_an_epoch(words, place):
     code = f"from matchbook.cli import main; main({words!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     def steps():
-        found = [int(path.name.split("-")[1]) for path in place.rglob("checkpoint-*")]
-        return max(found, default=0)
+        found = glob.glob("**/checkpoint-*", root_dir=place, recursive=True)   # passes folders that go meanwhile
+        return max((int(Path(path).name.split("-")[1]) for path in found), default=0)
     for _ in range(6000):
         if steps() >= 5 or child.poll() is not None: break
         time.sleep(.01)
