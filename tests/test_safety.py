@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import SafetensorError
 from scipy import sparse
 from test_cross_encoder import tiny as tiny_pairs
 from test_fine_tuning import make_base, make_posts, tiny
@@ -306,7 +305,6 @@ loaders = {
         make_posts(90, 0), make_posts(60, 1)), folder)), bundles.open_bundle),
     **{f"model {kind}": (lambda folder, base, kind=kind: save_model(kind, folder, base), bundles.open_model)
        for kind in bundles.kinds}}
-unwrapped = {"Index flat", "Index ivf", "Index hnsw", "load_adapters"}   # faiss or safetensors speaks itself
 store = {}
 
 
@@ -330,7 +328,6 @@ def test_no_loader_runs_a_pickle(tmp_path, base, name):
             with watch(folder) as found:
                 try: load(folder)
                 except InputError as error: assert "\n" not in str(error)
-                except (RuntimeError, SafetensorError): assert name in unwrapped
             assert not flag.exists(), f"{name} has run what was in {path.name}"
             assert path in found, f"{name} has not come to {path.name}"
         path.write_bytes(whole)
