@@ -9,12 +9,13 @@ __all__ = ['studies', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'r
            'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant', 'is_writer',
            'claim_place', 'keep_places', 'find_work', 'spell_command', 'make_run', 'table_rows', 'repeat_command',
            'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'pick_best',
-           'headline_rows', 'headline_table', 'draw_headlines', 'fill_tables', 'compare_figures', 'compare_runs']
+           'headline_rows', 'headline_table', 'draw_headlines', 'label_row', 'draw_cost', 'fill_tables',
+           'compare_figures', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #08f3dde6
 import hashlib, importlib, importlib.util, json, math, multiprocessing, os, platform, re, shlex, shutil
 import subprocess, sys, tempfile, threading, time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -388,7 +389,8 @@ def replace_setting(
         raise suggest(name, [field.name for field in fields(config)], "setting")
     return replace(config, **{name: replace_setting(getattr(config, name), inner, value) if inner else value})
 
-_where = ("data.train", "data.test", "data.labels", "data.trusted")   # They say where data lie, not how they are read
+# They say where data lie, not how they are read
+_where = ("data.train", "data.test", "data.labels", "data.trusted")
 
 def name_variant(
     preset:str,          # Named settings
@@ -752,6 +754,64 @@ def draw_headlines(
     ax.set(yticks=range(len(shown)), yticklabels=[f"{plan.name}: {plan.measure}" for plan, _, _ in shown],
            xlim=(0, 1), ylim=(len(shown) - .5, -.5))
     ax.legend(fontsize=7, loc="lower left")
+    return fig
+
+# %% ../nbs/1_foundations/18_runs.ipynb #7c05701d
+def label_row(
+    row:dict,  # From `table_rows`
+)->str:        # `heco`, or `heco, paper`
+    "A row's name in a picture."
+    return row["model"] if row["preset"] == "best" else f"{row['model']}, {row['preset']}"
+
+def _scale_cost(ax, values, little):
+    "A logarithmic axis; where a row costs less than a little, it begins with a linear piece from 0."
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    least, most = min((value for value in values if value >= little), default=little), max(values)
+    if min(values) >= least:
+        ax.set_yscale("log")
+        ax.margins(y=.12)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most/least < 30 else (1,)))
+    else:
+        first, last = math.floor(math.log10(least)), math.ceil(math.log10(max(most, least)))
+        ax.set_yscale("symlog", linthresh=10.**first, linscale=.6)
+        ax.set_yticks([0, *(10.**place for place in range(first, last + 1, 1 + (last - first)//5))])
+        ax.set_ylim(-.3*10.**first, max(3*most, 10.**last))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+# %% ../nbs/1_foundations/18_runs.ipynb #7c05701b
+def draw_cost(
+    rows:list[dict],              # From `table_rows`
+    measure:str,                  # The figure of the test part that is asked about
+    label:str,                    # What its axis is called
+    names:Sequence[str]|None = None,  # Rows in the order of their marks, so that several pictures agree
+    lower_is_better:bool = False, # Turns the axis: the better row is always further right
+):                                # A matplotlib figure
+    "What each row costs and how good it is: seconds, memory at the peak and weights trained, 0 included."
+    import matplotlib.pyplot as plt
+    rows = {label_row(row): row for row in rows if row["metrics"].get(measure, {}).get("mean") is not None}
+    if not rows: raise InputError(f"no row has a figure named {measure!r}: nothing to draw")
+    shown = [name for name in names or rows if name in rows]
+    if unnamed := rows.keys() - set(shown):
+        raise InputError(f"rows without a mark: {', '.join(sorted(unnamed))}")
+    marks = {name: ("os^Dv"[place//10 % 5], f"C{place % 10}") for place, name in enumerate(names or rows)}
+    fig, axes = plt.subplots(3, 1, figsize=(4.4, 5.6 + .17*math.ceil(len(shown)/3)), layout="constrained",
+                             sharex=True)
+    costs = {"seconds to fit and score": (.1, lambda row: sum(row["seconds"].values())),
+             "MB at the peak": (1, lambda row: row["peak_memory_mb"]),
+             "weights trained": (1, lambda row: row["parameters"]["trained"])}
+    for ax, (cost, (little, tell)) in zip(axes, costs.items()):
+        for name in shown:
+            ax.plot(rows[name]["metrics"][measure]["mean"], tell(rows[name]), marks[name][0], label=name,
+                    color=marks[name][1], markersize=5, alpha=.85)
+        _scale_cost(ax, [tell(row) for row in rows.values()], little)
+        ax.set_title(cost, fontsize=10, loc="left")
+        ax.grid(color="0.92")
+        ax.set_axisbelow(True)
+    axes[-1].locator_params(axis="x", nbins=6)
+    axes[-1].set_xlabel(f"{label} (lower is better, to the right)" if lower_is_better else label)
+    if lower_is_better: axes[-1].invert_xaxis()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=7, ncols=3)
     return fig
 
 # %% ../nbs/1_foundations/18_runs.ipynb #b90e9bcf
