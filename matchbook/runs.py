@@ -770,7 +770,8 @@ def _scale_cost(ax, values, little):
     if min(values) >= least:
         ax.set_yscale("log")
         ax.margins(y=.12)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most/least < 30 else (1,)))
+        between = (1, 1.5, 2, 3, 4, 5, 6, 8) if most/least < 4 else (1, 2, 5) if most/least < 30 else (1,)
+        ax.yaxis.set_major_locator(LogLocator(subs=between))
     else:
         first, last = math.floor(math.log10(least)), math.ceil(math.log10(max(most, least)))
         ax.set_yscale("symlog", linthresh=10.**first, linscale=.6)
@@ -809,7 +810,7 @@ def draw_cost(
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
     axes[-1].locator_params(axis="x", nbins=6)
-    axes[-1].set_xlabel(f"{label} (lower is better, to the right)" if lower_is_better else label)
+    axes[-1].set_xlabel(f"{label}\n(lower is better, to the right)" if lower_is_better else label)
     if lower_is_better: axes[-1].invert_xaxis()
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=7, ncols=3)
     return fig

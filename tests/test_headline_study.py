@@ -1,4 +1,5 @@
 "The study of headlines: its rows, its settings, the ensemble, runs that go on, and scores for a file."
+import glob
 import importlib.util
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,7 +223,7 @@ def kill_in_an_epoch(words, place):
     code = f"from matchbook.cli import main; main({words!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     def steps():
-        found = glob.glob("**/checkpoint-*", root_dir=place, recursive=True)   # passes folders that go meanwhile
+        found = glob.glob("**/checkpoint-*", root_dir=place, recursive=True)   # passes folders that go
         return max((int(Path(path).name.split("-")[1]) for path in found), default=0)
     for _ in range(6000):
         if steps() >= 5 or child.poll() is not None: break

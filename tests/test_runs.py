@@ -140,6 +140,60 @@ def test_the_picture_of_the_front_page_is_the_one_the_run_files_make(monkeypatch
     assert (tmp_path/"front.svg").read_bytes() == (root/picture).read_bytes()
 
 
+@pytest.mark.parametrize(("page", "asked"), [
+    ("51_clickbait", {"promise", "headlines"}), ("52_products", {"duplicates", "pairs"}),
+    ("53_papers", {"papers", "citations"})])
+def test_each_page_of_results_draws_three_costs_over_quality(page, asked, monkeypatch):
+    "Every picture that a page's own cells draw is kept and looked at, untrained rows too."
+    import matplotlib
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    kept, real = [], runs.draw_cost
+    def draw(rows, *how, **more):
+        kept.append((rows, figure := real(rows, *how, **more)))
+        return figure
+    monkeypatch.setattr(runs, "draw_cost", draw)
+    monkeypatch.chdir(root/"nbs"/"5_results")
+    place = {}
+    for cell in json.loads((root/"nbs"/"5_results"/f"{page}.ipynb").read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "get_ipython" not in source: exec(source, place)
+    assert {rows[0]["study"] for rows, _ in kept} == asked
+    for rows, figure in kept:
+        bounds = {ax.get_xlim() for ax in figure.axes}
+        assert len(figure.axes) == 3 and len(bounds) == 1                       # one axis of quality
+        for ax, cost in zip(figure.axes, (lambda row: sum(row["seconds"].values()),
+                                          lambda row: row["peak_memory_mb"],
+                                          lambda row: row["parameters"]["trained"])):
+            shown = [line.get_ydata()[0] for line in ax.lines]
+            low, high = ax.get_ylim()
+            assert sorted(shown) == sorted(map(cost, rows))
+            assert all(low < one < high for one in shown)                       # one of 0 weights is in sight
+            if 0 in shown: assert "0" in [label.get_text() for label in ax.get_yticklabels()]
+            ends = [ax.transData.transform((0, one))[1] for one in (low, *sorted({*shown}), high)]
+            assert np.isfinite(ends).all() and ends == sorted(ends)
+        assert len(figure.legends[0].get_texts()) == len(rows)
+    plt.close("all")
+
+
+def test_a_cost_of_nothing_stands_apart_from_the_least_one():
+    def row(model, trained): return {"model": model, "preset": "best", "seconds": {"fit": 1.},
+                                     "metrics": {"f1": {"mean": .5}}, "peak_memory_mb": 9.,
+                                     "parameters": {"trained": trained}}
+    for some in ((0, 3, 22_000_000), (0, 2_204_435), (0, 0), (7, 9), (0, 1)):
+        ax = runs.draw_cost([row(str(place), one) for place, one in enumerate(some)], "f1", "F1").axes[2]
+        ax.figure.canvas.draw()
+        places = [ax.transData.transform((0, one))[1] for one in sorted({*some})]
+        assert all(after - before > 5 for before, after in zip(places, places[1:]))
+        ticks = [ax.transData.transform((0, one))[1] for one in ax.get_yticks()
+                 if ax.get_ylim()[0] <= one <= ax.get_ylim()[1]]
+        assert all(after - before > 8 for before, after in zip(ticks, ticks[1:])), some
+    turned = runs.draw_cost([row("a", 1)], "f1", "F1", lower_is_better=True).axes[0]
+    assert turned.xaxis_inverted()
+    with pytest.raises(InputError, match="no row has a figure named 'auc'"):
+        runs.draw_cost([row("a", 1)], "auc", "AUC")
+
+
 def test_readme_is_made_from_the_front_page(monkeypatch):
     monkeypatch.syspath_prepend(str(root/"site"))
     from readme import make_readme
