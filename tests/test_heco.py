@@ -414,8 +414,20 @@ def test_what_stands_beside_is_spread_without_training(graph):
     paths = [module.weigh_path(path) for path in module.list_paths(graph, short).values()]
     spread = module.spread_parts(paths, graph.features["paper"], 12)
     np.testing.assert_allclose(fitted.embed(graph)*2**.5, np.hstack([without, spread]), atol=1e-6)
+    far = HeCo(dataclasses.replace(short, beside=12, spread_steps=5, beside_weight=3.), 0).fit(graph)
+    far.network_.load_state_dict(fitted.network_.state_dict())
+    spread = module.spread_parts(paths, graph.features["paper"], 12, steps=5)
+    np.testing.assert_allclose(far.embed(graph)*10**.5, np.hstack([without, 3*spread]), atol=1e-6)
     with pytest.raises(InputError, match="beside = 4 makes no sense"):
         dataclasses.replace(HeCo.as_published, beside=4)
+
+
+def test_the_row_without_training_is_as_wide_and_as_far_as_what_stands_beside(graph):
+    config = dataclasses.replace(short, beside=9, spread_steps=4)
+    paths = [module.weigh_path(path) for path in module.list_paths(graph, config).values()]
+    spread = module.spread_parts(paths, graph.features["paper"], 9, steps=4)
+    np.testing.assert_array_equal(module.make_vectors("spread", graph, config, None), spread)
+    assert module.make_vectors("parts", graph, config, None).shape == (graph.n, 9)
 
 
 def test_weights_of_types_and_paths_sum_to_one(fitted, graph):

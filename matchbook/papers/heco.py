@@ -88,6 +88,8 @@ class HeCoConfig:
     rule:str = "instances"              # How positives are chosen, see `choose_positives`
     parts:int = 0                       # Width of `spread_parts`; features of targets that have none; 0: off
     beside:int = 0                      # Width of `spread_parts` that `embed` puts beside the vector; 0: none
+    beside_weight:float = 1.            # How long that is, where the learnt vector has length one
+    spread_steps:int|None = None        # Steps of `spread_parts`; None: its own number
     alike:bool = False                  # Positives are joined and alike by these parts
     mask:float = 0.                     # Share of targets whose features are hidden in training
     rebuild:float = 0.                  # Weight of the term that has the parts of hidden ones rebuilt
@@ -108,6 +110,8 @@ class HeCoConfig:
             "balance": 0 <= self.balance <= 1, "width": self.width >= 1, "parts": self.parts >= 0,
             "beside": self.beside >= 0 and (self.network == "heco" or not self.beside),
             "samples": self.samples and min(self.samples) >= 1, "batch": self.batch is None or self.batch > 1,
+            "beside_weight": 0 < self.beside_weight < np.inf,
+            "spread_steps": self.spread_steps is None or self.spread_steps >= 0,
             "alike": self.parts or not self.alike, "rebuild": (self.parts and self.mask) or not self.rebuild}
         for name, right in wanted.items():
             if not right: raise InputError(f"{name} = {getattr(self, name)!r} makes no sense here")
@@ -174,11 +178,13 @@ def spread_parts(
     paths:list[sparse.csr_matrix],  # From `weigh_path`
     features,                       # `(n, d)` of the targets; None where there are none
     width:int = 128,                # How many numbers, at most
+    steps:int|None = None,          # How often they are averaged; None: 2, without features 8
 )->np.ndarray:                      # `(n, width)` float32, unit rows
     "What a target and those it is joined with have in common."
     mean = sum(paths)/len(paths)
     found = find_parts(mean if features is None else unit_rows(features), width)
-    for _ in range(8 if features is None else 2): found = mean @ found
+    usual = 8 if features is None else 2
+    for _ in range(usual if steps is None else steps): found = mean @ found
     return unit_rows(found)
 
 # %% ../../nbs/4_papers/41_heco.ipynb #473e0e18
@@ -288,8 +294,8 @@ class Reader:
         self.features = {name: scale_rows(values) for name, values in graph.features.items()
                          if name == self.target or (config.features == "all" and name in self.links)}
         given = graph.features.get(self.target)
-        self.parts = spread_parts(self.paths, given, config.parts) if config.parts else None
-        self.beside = spread_parts(self.paths, given, config.beside) if config.beside else None
+        def spread(width): return spread_parts(self.paths, given, width, config.spread_steps) if width else None
+        self.parts, self.beside = spread(config.parts), spread(config.beside)
         if config.parts and given is None: self.features[self.target] = self.parts
         self.positives = sparse.csr_matrix(list_positives(graph, config, counts, self.parts))
 
@@ -307,7 +313,8 @@ class Reader:
     @staticmethod
     def _settings(config):
         "The settings that decide what is made ready; the others are free."
-        names = ("network", "features", "paths", "cuts", "pos_num", "rule", "parts", "beside", "alike")
+        names = ("network", "features", "paths", "cuts", "pos_num", "rule", "parts", "beside", "spread_steps",
+                 "alike")
         return json.loads(json.dumps({name: asdict(config)[name] for name in names}))
 
     def save(self,
@@ -894,7 +901,7 @@ class HeCo:
         chosen = {"schema": schema, "paths": paths, "both": both}[view]
         vectors = F.normalize(chosen, dim=1).float().cpu().numpy()
         if not self.config.beside: return vectors
-        return unit_rows(np.hstack([vectors, self.prepare(graph).beside]))
+        return unit_rows(np.hstack([vectors, self.config.beside_weight*self.prepare(graph).beside]))
 
     def weigh(self,
         graph:Graph,
@@ -1077,8 +1084,8 @@ def make_vectors(
     "The vectors of a row."
     if model == "heco": return fitted.embed(graph)
     paths = [weigh_path(path) for path in list_paths(graph, config).values()]
-    features, width = graph.features.get(graph.target), config.parts or 128
-    if model == "spread": return spread_parts(paths, features, width)
+    features, width = graph.features.get(graph.target), config.beside or config.parts or 128
+    if model == "spread": return spread_parts(paths, features, width, config.spread_steps)
     return unit_rows(find_parts(sum(paths)/len(paths) if features is None else unit_rows(features), width))
 
 # %% ../../nbs/4_papers/41_heco.ipynb #c7ad815f
