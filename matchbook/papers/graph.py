@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns', 'openalex', 'work_fields', 'link_nodes',
-           'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'keep_top', 'PathCuts',
-           'split_path', 'halve_path', 'CompletePath', 'count_path', 'weigh_others', 'choose_positives',
-           'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity',
-           'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names', 'build_papers',
-           'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page', 'read_page',
-           'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
+           'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'hash_cells', 'keep_top',
+           'PathCuts', 'split_path', 'halve_path', 'CompletePath', 'warn_complete', 'count_path', 'weigh_others',
+           'choose_positives', 'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco',
+           'is_identity', 'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names',
+           'build_papers', 'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page',
+           'read_page', 'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #b4a6799e
 import hashlib, io, json, os, time, warnings, zipfile
@@ -175,13 +175,28 @@ def describe_graph(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #7c877d17
+def hash_cells(
+    row:np.ndarray,      # `(p,)` whole numbers from 0
+    column:np.ndarray,   # `(p,)` the same; no two of a row come to the same number
+)->np.ndarray:           # `(p,)` uint64, the same on every machine
+    "A number for each cell that says nothing of where it is."
+    mixed = row.astype(np.uint64)*np.uint64(0x9E3779B97F4A7C15)
+    mixed += (column.astype(np.uint64) + np.uint64(1))*np.uint64(0xC2B2AE3D27D4EB4F)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):     # as SplitMix64 mixes
+        mixed = (mixed ^ (mixed >> np.uint64(shift)))*np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
 def keep_top(
     table:sparse.csr_matrix,  # `(n, m)` numbers above zero
     top:int,                  # How many of each row stay
-)->sparse.csr_matrix:         # The same with the largest of each row; of equals, those that come first
+    start:int = 0,            # Number of the first row, where these are some rows of a larger table
+    alike:bool = False,       # Rows and columns are the same nodes: of equals, oneself comes first
+)->sparse.csr_matrix:         # The same with the largest of each row; among equals by `hash_cells`
     "The strongest entries of each row."
     cells = table.tocoo()
-    order = np.lexsort((cells.col, -cells.data, cells.row))
+    row = cells.row.astype(np.int64) + start
+    order = np.lexsort((hash_cells(row, cells.col), (row != cells.col) if alike else np.zeros(len(row)),
+                        -cells.data, row))
     row = cells.row[order]
     kept = np.sort(order[np.arange(len(row)) - np.searchsorted(row, row) < top])
     kept = cells.row[kept], cells.col[kept], cells.data[kept]
@@ -241,6 +256,16 @@ def halve_path(
 class CompletePath(UserWarning):
     "A meta-path that joins most pairs there are."
 
+def warn_complete(
+    path:str,        # Types joined by `-`
+    density:float,   # Share of all pairs that it joins
+    level:int = 2,   # Callers up to the one who is warned
+)->None:
+    "Warn where a path joins half of all pairs, or more."
+    if density >= .5:
+        warnings.warn(f"{path} joins {density:.1%} of all pairs: positives drawn from it are drawn from "
+                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=level + 1)
+
 most_cells = 2**28   # Entries of one table, about 3 GB; what is more is refused
 
 def count_path(
@@ -258,14 +283,11 @@ def count_path(
     for low, high in zip(bounds, bounds[1:]):
         table = sparse.csr_matrix(first[low:high] @ second)
         pairs += table.nnz - (np.count_nonzero(table.diagonal(low)) if is_square else 0)
-        parts.append(table if cuts.top is None else keep_top(table, cuts.top))
+        parts.append(table if cuts.top is None else keep_top(table, cuts.top, low, is_square))
         held += parts[-1].nnz
         if held > most_cells: raise InputError(f"{path} joins more than {most_cells} pairs; cut it by top")
     if not pairs: raise InputError(f"{path} joins no two nodes ({cuts}); leave it out")
-    density = pairs/(first.shape[0]*(second.shape[1] - is_square))
-    if density >= .5:
-        warnings.warn(f"{path} joins {density:.1%} of all pairs: positives drawn from it are drawn from "
-                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=2)
+    warn_complete(path, pairs/(first.shape[0]*(second.shape[1] - is_square)), 3)
     found = sparse.vstack(parts, format="csr")
     found.sort_indices()
     return found

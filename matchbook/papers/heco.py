@@ -294,8 +294,9 @@ class Reader:
         self.features = {name: scale_rows(values) for name, values in graph.features.items()
                          if name == self.target or (config.features == "all" and name in self.links)}
         given = graph.features.get(self.target)
-        def spread(width): return spread_parts(self.paths, given, width, config.spread_steps) if width else None
-        self.parts, self.beside = spread(config.parts), spread(config.beside)
+        self.parts, self.beside = (
+            spread_parts(self.paths, given, width, config.spread_steps) if width else None
+            for width in (config.parts, config.beside))
         if config.parts and given is None: self.features[self.target] = self.parts
         self.positives = sparse.csr_matrix(list_positives(graph, config, counts, self.parts))
 
