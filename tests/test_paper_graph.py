@@ -36,6 +36,7 @@ from matchbook.papers.graph import (
     rules,
     to_pyg,
 )
+from matchbook.papers.heco import HeCoConfig, list_paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::matchbook.papers.graph.CompletePath")
 
@@ -378,6 +379,31 @@ def test_the_artifacts_of_the_original(tmp_path):
     assert graph.table["id"].tolist() == ["W1", "W2", "W3"]
     assert graph.paths["paper-concept-paper"].toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
     assert describe_pairs(graph.paths["paper-concept-paper"])["density"] == 1
+
+
+def test_a_complete_path_among_what_is_delivered_is_warned_of(tmp_path, parts):
+    graph = read_artifacts(write_artifacts(tmp_path))
+    with pytest.warns(CompletePath, match="paper-concept-paper, as it is delivered, joins 100.0%"):
+        list_paths(graph, HeCoConfig())
+    n = len(parts["labels"])
+    parts["psp"] = sparse.csr_matrix(np.ones((n, n), np.float32))
+    with pytest.warns(CompletePath, match="paper-subject-paper, as it is delivered, joins 100.0%"):
+        list_paths(build_heco(parts, "folder"), HeCoConfig())
+
+
+@pytest.mark.parametrize("change,said", [
+    ({"links": {("paper", "author"): sparse.eye(3, format="csr")}}, "links paper-author: a sparse table of shape"),
+    ({"paths": {"paper-author-paper": sparse.eye(3, format="csr")}}, "path paper-author-paper: a sparse table"),
+    ({"paths": {"paper-author-paper": np.eye(4)}}, "got ndarray"),
+    ({"positives": sparse.eye(5, format="csr")}, "positives: a sparse table of shape (4, 4) was wanted, got shape"),
+    ({"citations": sparse.csr_matrix((4, 5))}, "citations: a sparse table of shape (4, 4)"),
+    ({"splits": {"train_20": np.array([0, 4])}}, "split train_20: node 4, but there are 4"),
+    ({"splits": {"train_20": np.array([-1])}}, "node -1"), ({"splits": {"train_20": np.array([.5])}}, "float64"),
+])
+def test_a_graph_of_tables_that_do_not_fit_is_refused(change, said):
+    graph = make_graph("paper", {"paper": 4, "author": 2}, {("paper", "author"): [[0, 0], [3, 1]]})
+    with pytest.raises(InputError) as error: replace(graph, **change)
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("change,said", [

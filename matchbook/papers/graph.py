@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns', 'openalex', 'work_fields', 'link_nodes',
-           'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'hash_cells', 'keep_top',
-           'PathCuts', 'split_path', 'halve_path', 'CompletePath', 'warn_complete', 'count_path', 'weigh_others',
-           'choose_positives', 'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco',
-           'is_identity', 'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names',
+           'check_features', 'check_labels', 'check_rows', 'Graph', 'make_graph', 'describe_graph', 'hash_cells',
+           'keep_top', 'PathCuts', 'split_path', 'halve_path', 'CompletePath', 'warn_complete', 'count_path',
+           'weigh_others', 'choose_positives', 'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits',
+           'read_heco', 'is_identity', 'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names',
            'build_papers', 'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page',
            'read_page', 'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
 
@@ -27,6 +27,7 @@ from scipy import sparse
 from ..datasets import (InputError, check_columns, damaged, find_card, fingerprint, locate, read_csv,
                                 read_json, read_jsonl, read_text, refuse_changes, suggest, write_whole)
 from ..neighbours import hash_file
+from ..runs import check_kinds
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #ca71ef2b
 def link_nodes(
@@ -86,6 +87,18 @@ def check_labels(
     return labels.astype(np.int64)
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #02faa123
+def check_rows(
+    rows:np.ndarray,   # Numbers of nodes
+    size:int,          # How many nodes there are
+    where:str,         # Named in the message
+)->None:
+    "Raise `InputError` for what are no numbers of nodes."
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise InputError(f"{where}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
+    bad = rows[(rows < 0) | (rows >= size)]
+    if len(bad): raise InputError(f"{where}: node {bad[0]}, but there are {size}")
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     "Nodes of several types, and which are linked."
@@ -113,6 +126,16 @@ class Graph:
                 raise InputError(f"{len(some)} names of {name}, but there are {size} nodes")
         if not any(self.target in pair for pair in self.links):
             raise InputError(f"no links of {self.target}: nothing could be learnt of it")
+        square = {f"path {name}": table for name, table in self.paths.items()}
+        square |= {"positives": self.positives, "citations": self.citations}
+        tables = [(f"links {'-'.join(pair)}", table, tuple(self.sizes[name] for name in pair))
+                  for pair, table in self.links.items()]
+        tables += [(name, table, (self.n, self.n)) for name, table in square.items() if table is not None]
+        for name, table, wanted in tables:
+            if not sparse.issparse(table) or table.shape != wanted:
+                got = f"shape {table.shape}" if sparse.issparse(table) else type(table).__name__
+                raise InputError(f"{name}: a sparse table of shape {wanted} was wanted, got {got}")
+        for name, rows in self.splits.items(): check_rows(rows, self.n, f"split {name}")
         checked = {name: check_features(values, self.sizes.get(name, 0), f"features of {name}")
                    for name, values in self.features.items()}
         object.__setattr__(self, "features", checked)
@@ -211,6 +234,7 @@ class PathCuts:
     top:int|None = None    # Of each row, only so many, the strongest
 
     def __post_init__(self):
+        check_kinds(self)
         for name in ("most", "top"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; at least 1 was wanted")
@@ -402,6 +426,7 @@ def build_heco(
         if table.shape != (n, n): raise InputError(f"{where}, {name}.npz: {table.shape}, {(n, n)} was wanted")
     splits = {name: np.asarray(rows) for name, rows in parts.items()
               if name.partition("_")[0] in ("train", "val", "test")}
+    for name, rows in splits.items(): check_rows(rows, n, f"{where}, {name}")
     graph = make_graph(target, sizes, edges, str(where), features=features, labels=parts["labels"],
                        paths={form.spell(name): square[name] for name in form.paths if name in square},
                        positives=square.get("pos"), splits=splits)
@@ -416,10 +441,7 @@ def check_splits(
 )->None:
     "Raise `InputError` when a split names a node that is not there, has no label, or is in two parts."
     for name, rows in graph.splits.items():
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or graph.labels is None:
-            raise InputError(f"{where}, {name}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
-        if len(rows) and not 0 <= min(rows) <= max(rows) < graph.n:
-            raise InputError(f"{where}, {name}: node {max(rows)}, but there are {graph.n}")
+        if graph.labels is None: raise InputError(f"{where}, {name}: the nodes of a split were to have labels")
         lost = rows[graph.labels[rows] < 0]
         if len(lost): raise InputError(f"{where}, {name}: node {lost[0]} has no label ({len(lost)} such)")
     for size in {name.partition("_")[2] for name in graph.splits}:
