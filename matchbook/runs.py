@@ -6,11 +6,11 @@
 __all__ = ['studies', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'rounding', 'spreads', 'verdicts', 'Outcome',
            'Study', 'declare', 'open_study', 'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak',
            'peak_memory_mb', 'PrivateMemory', 'measure_alone', 'results_folder', 'run_path', 'write_run', 'read_run',
-           'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant', 'is_writer',
-           'claim_place', 'keep_places', 'find_work', 'spell_command', 'make_run', 'table_rows', 'repeat_command',
-           'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'pick_best',
-           'headline_rows', 'headline_table', 'draw_headlines', 'label_row', 'draw_cost', 'fill_tables',
-           'compare_figures', 'compare_runs']
+           'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant', 'fits_kind',
+           'spell_kind', 'check_kinds', 'open_part', 'is_writer', 'claim_place', 'keep_places', 'find_work',
+           'spell_command', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
+           'to_markdown', 'read_claims', 'claims_table', 'pick_best', 'headline_rows', 'headline_table',
+           'draw_headlines', 'label_row', 'draw_cost', 'fill_tables', 'compare_figures', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #08f3dde6
 import hashlib, importlib, importlib.util, json, math, multiprocessing, os, platform, re, shlex, shutil
@@ -23,7 +23,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import count
+from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -402,6 +405,51 @@ def name_variant(
     own = f"+data={sha256[:8]}" if sha256 and "data.train" in settings else ""
     return preset + "".join(f"+{name}={re.sub('[^A-Za-z0-9.]+', '-', show_value(value))}"
                             for name, value in settings.items() if name not in _where) + own
+
+# %% ../nbs/1_foundations/18_runs.ipynb #b5e3fc1c
+_spelt = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
+
+def fits_kind(
+    value,  # Of a setting
+    kind,   # As a dataclass declares it, such as `int|None` or `tuple[str, ...]`
+)->bool:
+    "Whether a value is of that kind."
+    if isinstance(kind, UnionType): return any(fits_kind(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(fits_kind(one, get_args(kind)[0]) for one in value)
+    if get_origin(kind): return isinstance(value, get_origin(kind))
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+def spell_kind(
+    kind,   # See `fits_kind`
+)->str:
+    "A kind in words."
+    if isinstance(kind, UnionType): return " or ".join(map(spell_kind, get_args(kind)))
+    if get_origin(kind) is tuple: return f"a list, each {spell_kind(get_args(kind)[0])},"
+    return _spelt.get(kind) or f"a {getattr(kind, '__name__', kind)}"
+
+def check_kinds(
+    config,    # A dataclass whose fields are declared with plain kinds
+)->None:
+    "Raise `InputError` for a field that holds a value of another kind than it is declared with."
+    for one in fields(config):
+        if not fits_kind(value := getattr(config, one.name), one.type):
+            raise InputError(f"{one.name} = {value!r}: {spell_kind(one.type)} was wanted")
+
+def open_part(
+    config,      # A frozen dataclass that is just being made
+    name:str,    # One of its fields
+    kind:type,   # The dataclass that is held there; a dict of its fields becomes one
+)->None:
+    "A part of settings, also where it comes from JSON. Raises `InputError` for a field it does not have."
+    given = getattr(config, name)
+    if not isinstance(given, dict): return
+    known = [one.name for one in fields(kind)]
+    for field in given:
+        if field not in known: raise suggest(field, known, f"{name} setting")
+    object.__setattr__(config, name, kind(**given))
 
 # %% ../nbs/1_foundations/18_runs.ipynb #4d71287a
 def is_writer(

@@ -46,7 +46,7 @@ from torch import nn
 
 from .batches import derive_seed, whole_folder
 from .datasets import InputError, read_json, remove_folder
-from .runs import claim_place
+from .runs import check_kinds, claim_place
 
 # %% ../nbs/1_foundations/17_training.ipynb #24929093
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class TrainingConfig:
     device:str = "auto"             # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self):
+        check_kinds(self)
         wanted = {
             "epochs": self.epochs >= 1, "accumulate": self.accumulate >= 1, "warmup": 0 <= self.warmup < 1,
             "learning_rate": self.learning_rate > 0, "weight_decay": self.weight_decay >= 0,
@@ -79,7 +80,7 @@ class TrainingConfig:
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
             "checkpoint_steps": self.checkpoint_steps >= 0}
         for name, right in wanted.items():
-            if not right: raise ValueError(f"{name} = {getattr(self, name)!r} makes no sense here")
+            if not right: raise InputError(f"{name} = {getattr(self, name)!r} makes no sense here")
 
 # %% ../nbs/1_foundations/17_training.ipynb #7897a3c9
 def scale_rate(

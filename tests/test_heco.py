@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import mmap
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from matchbook.batches import derive_seed
 from matchbook.datasets import InputError
 from matchbook.papers import heco as module
 from matchbook.papers.graph import (
+    CompletePath,
     PathCuts,
     choose_positives,
     count_path,
@@ -43,6 +45,7 @@ from matchbook.papers.heco import (
     draw_distinct,
     draw_neighbours,
     find_parts,
+    list_paths,
     open_settings,
     probe,
     scale_rows,
@@ -54,10 +57,19 @@ from matchbook.papers.heco import (
     unit_rows,
     weigh_path,
 )
+from matchbook.papers.original import complete_path
 from matchbook.runs import make_run
 from matchbook.training import TrainingConfig
 
 short = dataclasses.replace(HeCo.quick, width=8, training=dataclasses.replace(HeCo.quick.training, epochs=3))
+def caught(function):
+    "What a call warns of."
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", CompletePath)
+        function()
+    return [str(one.message) for one in found if one.category is CompletePath]
+
+
 published = dataclasses.replace(HeCo.as_published, width=8, batch=100,
                                 training=dataclasses.replace(HeCo.as_published.training, epochs=2))
 
@@ -414,8 +426,20 @@ def test_what_stands_beside_is_spread_without_training(graph):
     paths = [module.weigh_path(path) for path in module.list_paths(graph, short).values()]
     spread = module.spread_parts(paths, graph.features["paper"], 12)
     np.testing.assert_allclose(fitted.embed(graph)*2**.5, np.hstack([without, spread]), atol=1e-6)
+    far = HeCo(dataclasses.replace(short, beside=12, spread_steps=5, beside_weight=3.), 0).fit(graph)
+    far.network_.load_state_dict(fitted.network_.state_dict())
+    spread = module.spread_parts(paths, graph.features["paper"], 12, steps=5)
+    np.testing.assert_allclose(far.embed(graph)*10**.5, np.hstack([without, 3*spread]), atol=1e-6)
     with pytest.raises(InputError, match="beside = 4 makes no sense"):
         dataclasses.replace(HeCo.as_published, beside=4)
+
+
+def test_the_row_without_training_is_as_wide_and_as_far_as_what_stands_beside(graph):
+    config = dataclasses.replace(short, beside=9, spread_steps=4)
+    paths = [module.weigh_path(path) for path in module.list_paths(graph, config).values()]
+    spread = module.spread_parts(paths, graph.features["paper"], 9, steps=4)
+    np.testing.assert_array_equal(module.make_vectors("spread", graph, config, None), spread)
+    assert module.make_vectors("parts", graph, config, None).shape == (graph.n, 9)
 
 
 def test_weights_of_types_and_paths_sum_to_one(fitted, graph):
@@ -506,11 +530,32 @@ def test_what_was_not_trained_or_is_no_model_is_refused(graph, tmp_path):
     ({"network": "gcn"}, "no network named 'gcn'"), ({"view": "pathes"}, "did you mean 'paths'"),
     ({"temperature": 0.}, "temperature = 0.0 makes no sense"), ({"balance": 2.}, "balance"),
     ({"mask": 1.}, "mask"), ({"samples": (0,)}, "samples"), ({"rebuild": 1.}, "rebuild"),
-    ({"alike": True}, "alike"), ({"batch": 1}, "batch"),
+    ({"alike": True}, "alike"), ({"batch": 1}, "batch"), ({"pos_num": 0}, "pos_num = 0"),
+    ({"pos_num": 2.5}, "pos_num = 2.5: a whole number or null"), ({"rule": "share"}, "'shares'"),
+    ({"parts": 4, "mask": .1, "rebuild": -1.}, "rebuild = -1.0"), ({"width": "abc"}, "width = 'abc': a whole"),
+    ({"samples": 3}, "samples = 3: a list"), ({"cuts": {"tpo": 5}}, "did you mean 'top'"),
+    ({"cuts": 3}, "cuts = 3"), ({"cuts": {"top": "x"}}, "top = 'x'"), ({"training": {"epohs": 3}}, "'epochs'"),
+    ({"training": {"epochs": 0}}, "epochs = 0"), ({"training": {"epochs": "x"}}, "epochs = 'x'"),
+    ({"spread_steps": -1}, "spread_steps"), ({"beside_weight": 0.}, "beside_weight"),
 ])
 def test_settings_that_make_no_sense_are_refused(wrong, said):
     with pytest.raises(InputError) as error: HeCoConfig(**wrong)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_path_may_be_given_as_a_word():
+    assert HeCoConfig(paths="paper-author-paper").paths == ("paper-author-paper",)
+
+
+def test_a_delivered_path_that_is_complete_is_warned_of(graph):
+    assert not caught(lambda: list_paths(graph, HeCoConfig()))
+    whole = complete_path(graph, "paper-subject-paper")
+    said, = caught(lambda: list_paths(whole, HeCoConfig()))
+    assert "paper-subject-paper, as it is delivered, joins 100.0% of all pairs: positives drawn" in said
+    with pytest.warns(CompletePath): HeCo(dataclasses.replace(HeCoConfig(), width=4)).prepare(whole)
+    with pytest.warns(CompletePath): HeCo(published).prepare(whole)
+    assert not caught(lambda: list_paths(whole, HeCoConfig(paths="paper-author-paper")))
+    assert not caught(lambda: list_paths(whole, HeCoConfig(cuts=PathCuts(top=3))))        # counted anew
 
 
 def test_positives_are_delivered_or_chosen(graph):
@@ -649,7 +694,9 @@ def test_the_three_presets_of_heco_run():
 @pytest.mark.parametrize("model,preset,settings,said", [
     ("parts", "paper", {}, "would change nothing"), ("spread", "as_published", {}, "would change nothing"),
     ("heco", "quick", {"widht": 3}, "did you mean 'width'"), ("heco", "quick", {"probe.step": 3}, "'steps'"),
-    ("hecko", "quick", {}, "did you mean 'heco'"),
+    ("hecko", "quick", {}, "did you mean 'heco'"), ("parts", "quick", {"probe.steps": 0}, "probe.steps = 0"),
+    ("parts", "quick", {"probe.restarts": "x"}, "restarts = 'x'"), ("parts", "quick", {"probe.rate": -1}, "rate"),
+    ("parts", "quick", {"paths": "paper-autor-paper"}, "did you mean 'author'"),
 ])
 def test_wrong_words_are_refused(model, preset, settings, said):
     with pytest.raises(InputError, match=said):
@@ -662,7 +709,8 @@ def test_the_paper_is_tuned_by_its_authors_and_the_rest_is_not():
     same = {name for name in study.datasets if open_settings("heco", "best", name, {}) == HeCo.best}
     assert same == {*study.datasets} - {*module.chosen}
     chosen, paper = (open_settings("heco", preset, "heco-aminer", {}) for preset in ("best", "paper"))
-    assert dataclasses.replace(chosen, beside=0, training=paper.training) == paper and chosen.beside
+    bare = {"beside": 0, "spread_steps": None, "beside_weight": 1., "training": paper.training}
+    assert dataclasses.replace(chosen, **bare) == paper and chosen.beside
     assert set(module.tuned) == {name for name in study.datasets if name != study.sample}
 
 

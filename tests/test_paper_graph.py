@@ -36,6 +36,7 @@ from matchbook.papers.graph import (
     rules,
     to_pyg,
 )
+from matchbook.papers.heco import HeCoConfig, list_paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::matchbook.papers.graph.CompletePath")
 
@@ -83,10 +84,21 @@ def count_by_walking(graph, path, cuts):
     return found
 
 
-def top_by_sorting(table, top):
+def mix(row, column):
+    "`hash_cells` in whole numbers without end, cut to 64 bits by hand."
+    mask, mixed = 2**64 - 1, row*0x9E3779B97F4A7C15 + (column + 1)*0xC2B2AE3D27D4EB4F
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed &= mask
+        mixed = (mixed ^ mixed >> shift)*factor
+    mixed &= mask
+    return mixed ^ mixed >> 31
+
+
+def top_by_sorting(table, top, alike=False):
     kept = np.zeros_like(table)
     for row in range(len(table)):
-        order = sorted(range(table.shape[1]), key=lambda column: (-table[row, column], column))
+        order = sorted(range(table.shape[1]), key=lambda column: (
+            -table[row, column], alike and column != row, mix(row, column)))
         for column in order[:top]: kept[row, column] = table[row, column]
     return kept
 
@@ -110,7 +122,7 @@ def test_a_path_is_what_walking_it_counts(seed):
     np.testing.assert_allclose(count_path(graph, path, cut, block=block).toarray(), wanted, atol=1e-5)
     if cut.idf: return                                                   # sums of logs tie only nearly
     found = count_path(graph, path, replace(cut, top=2), block=block)
-    np.testing.assert_allclose(found.toarray(), top_by_sorting(wanted, 2), atol=1e-5)
+    np.testing.assert_allclose(found.toarray(), top_by_sorting(wanted, 2, square), atol=1e-5)
 
 
 def positives_by_looping(tables, pos_num, rule):
@@ -123,7 +135,7 @@ def positives_by_looping(tables, pos_num, rule):
                 share = 1/np.count_nonzero(table[i])
                 weight[j] += {"instances": table[i, j], "kinds": 1., "shares": share}[rule]
         others = [j for j in range(n) if j != i and weight[j] > 0]
-        others.sort(key=lambda j: (-np.float32(weight[j]), j))
+        others.sort(key=lambda j: (-np.float32(weight[j]), mix(i, j)))
         chosen[i, [i, *others[:pos_num - 1]]] = 1
     return chosen
 
@@ -147,8 +159,30 @@ def test_the_strongest_of_each_row_are_kept(seed):
     rng = np.random.default_rng(seed)
     table = rng.integers(0, 3, size=(int(rng.integers(1, 7)), int(rng.integers(1, 7)))).astype(float)
     top = int(rng.integers(1, 4))
-    found = keep_top(sparse.csr_matrix(table), top).toarray()
-    np.testing.assert_array_equal(found, top_by_sorting(table, top))
+    for alike in (False, True):
+        found = keep_top(sparse.csr_matrix(table), top, alike=alike).toarray()
+        np.testing.assert_array_equal(found, top_by_sorting(table, top, alike))
+
+
+def test_the_order_of_the_nodes_says_nothing_of_their_positives():
+    "900 papers of three classes share one term: of equals, as many are of one's class as by chance."
+    labels, rng = np.repeat([0, 1, 2], 300), np.random.default_rng(0)
+    def share(labels, **cuts):
+        n = len(labels)
+        edges = {("paper", "term"): np.stack([np.arange(n), np.zeros(n, int)], axis=1)}
+        graph = make_graph("paper", {"paper": n, "term": 1}, edges)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CompletePath)
+            path = count_path(graph, "paper-term-paper", PathCuts(**cuts))
+        found = choose_positives([path], 6)
+        assert (found.sum(1) == 6).all()
+        mine = [describe_pairs(found[labels == one][:, labels == one])["mean"] for one in range(3)]
+        return describe_pairs(found, labels)["purity"], np.array(mine)
+    for some in (labels, rng.permutation(labels)):
+        for cuts in ({}, {"top": 20}):
+            purity, mine = share(some, **cuts)
+            assert abs(purity - 1/3) < .03                            # 4,500 pairs: sd .007
+            np.testing.assert_allclose(mine, 5/3, atol=.2)            # of each class, not of all together only
 
 
 def test_a_complete_path_is_said_and_never_held():
@@ -345,6 +379,31 @@ def test_the_artifacts_of_the_original(tmp_path):
     assert graph.table["id"].tolist() == ["W1", "W2", "W3"]
     assert graph.paths["paper-concept-paper"].toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
     assert describe_pairs(graph.paths["paper-concept-paper"])["density"] == 1
+
+
+def test_a_complete_path_among_what_is_delivered_is_warned_of(tmp_path, parts):
+    graph = read_artifacts(write_artifacts(tmp_path))
+    with pytest.warns(CompletePath, match="paper-concept-paper, as it is delivered, joins 100.0%"):
+        list_paths(graph, HeCoConfig())
+    n = len(parts["labels"])
+    parts["psp"] = sparse.csr_matrix(np.ones((n, n), np.float32))
+    with pytest.warns(CompletePath, match="paper-subject-paper, as it is delivered, joins 100.0%"):
+        list_paths(build_heco(parts, "folder"), HeCoConfig())
+
+
+@pytest.mark.parametrize("change,said", [
+    ({"links": {("paper", "author"): sparse.eye(3, format="csr")}}, "links paper-author: a sparse table of shape"),
+    ({"paths": {"paper-author-paper": sparse.eye(3, format="csr")}}, "path paper-author-paper: a sparse table"),
+    ({"paths": {"paper-author-paper": np.eye(4)}}, "got ndarray"),
+    ({"positives": sparse.eye(5, format="csr")}, "positives: a sparse table of shape (4, 4) was wanted, got shape"),
+    ({"citations": sparse.csr_matrix((4, 5))}, "citations: a sparse table of shape (4, 4)"),
+    ({"splits": {"train_20": np.array([0, 4])}}, "split train_20: node 4, but there are 4"),
+    ({"splits": {"train_20": np.array([-1])}}, "node -1"), ({"splits": {"train_20": np.array([.5])}}, "float64"),
+])
+def test_a_graph_of_tables_that_do_not_fit_is_refused(change, said):
+    graph = make_graph("paper", {"paper": 4, "author": 2}, {("paper", "author"): [[0, 0], [3, 1]]})
+    with pytest.raises(InputError) as error: replace(graph, **change)
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("change,said", [

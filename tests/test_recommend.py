@@ -345,6 +345,10 @@ def test_lists_of_nothing_are_refused(moment):
     with pytest.raises(InputError, match="not finite"): make_list(graph, np.full(graph.n, np.nan), 50)
     with pytest.raises(InputError, match="scores"): make_list(graph, np.zeros(3), 50)
     with pytest.raises(InputError, match="vectors"): recommend(graph, vectors[1:], 50)
+    for wrong, said in (({"count": -1}, "count = -1"), ({"count": 1.5}, "count = 1.5"),
+                        ({"among": [9999]}, "among: node 9999"), ({"among": [.5]}, "among: float64")):
+        with pytest.raises(InputError, match=said): recommend(graph, vectors, 50, **wrong)
+    with pytest.raises(InputError, match="all zeros"): recommend(graph, np.zeros_like(vectors), 50)
 
 
 def test_a_card_says_all_and_escapes():
@@ -365,7 +369,8 @@ def test_a_card_says_all_and_escapes():
 
 @pytest.mark.parametrize("wrong, said", [
     ({"positives": "citde"}, "did you mean 'cited'"), ({"most": 1}, "at least 2"),
-    ({"valid_from": 2021}, "must be before")])
+    ({"valid_from": 2021}, "must be before"), ({"valid_from": "abc"}, "valid_from = 'abc': a number"),
+    ({"cuts": {"tpo": 5}}, "did you mean 'top'"), ({"heco": 3}, "heco = 3"), ({"most": 2.5}, "most = 2.5")])
 def test_settings_that_make_no_sense_are_refused(wrong, said):
     with pytest.raises(InputError, match=said): CitationsConfig(**wrong)
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['most_cells', 'rules', 'heco_forms', 'author_columns', 'term_columns', 'openalex', 'work_fields', 'link_nodes',
-           'check_features', 'check_labels', 'Graph', 'make_graph', 'describe_graph', 'keep_top', 'PathCuts',
-           'split_path', 'halve_path', 'CompletePath', 'count_path', 'weigh_others', 'choose_positives',
-           'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits', 'read_heco', 'is_identity',
-           'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names', 'build_papers',
-           'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page', 'read_page',
-           'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
+           'check_features', 'check_labels', 'check_rows', 'Graph', 'make_graph', 'describe_graph', 'hash_cells',
+           'keep_top', 'PathCuts', 'split_path', 'halve_path', 'CompletePath', 'warn_complete', 'count_path',
+           'weigh_others', 'choose_positives', 'describe_pairs', 'HecoForm', 'find_form', 'build_heco', 'check_splits',
+           'read_heco', 'is_identity', 'read_array', 'read_artifacts', 'name_author', 'show_authors', 'collect_names',
+           'build_papers', 'cite_inside', 'read_paper_table', 'read_papers', 'ask_server', 'fetch_works', 'check_page',
+           'read_page', 'read_abstract', 'read_work', 'read_openalex', 'write_tables', 'map_tables', 'to_pyg']
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #b4a6799e
 import hashlib, io, json, os, time, warnings, zipfile
@@ -27,6 +27,7 @@ from scipy import sparse
 from ..datasets import (InputError, check_columns, damaged, find_card, fingerprint, locate, read_csv,
                                 read_json, read_jsonl, read_text, refuse_changes, suggest, write_whole)
 from ..neighbours import hash_file
+from ..runs import check_kinds
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #ca71ef2b
 def link_nodes(
@@ -86,6 +87,18 @@ def check_labels(
     return labels.astype(np.int64)
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #02faa123
+def check_rows(
+    rows:np.ndarray,   # Numbers of nodes
+    size:int,          # How many nodes there are
+    where:str,         # Named in the message
+)->None:
+    "Raise `InputError` for what are no numbers of nodes."
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise InputError(f"{where}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
+    bad = rows[(rows < 0) | (rows >= size)]
+    if len(bad): raise InputError(f"{where}: node {bad[0]}, but there are {size}")
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     "Nodes of several types, and which are linked."
@@ -113,6 +126,16 @@ class Graph:
                 raise InputError(f"{len(some)} names of {name}, but there are {size} nodes")
         if not any(self.target in pair for pair in self.links):
             raise InputError(f"no links of {self.target}: nothing could be learnt of it")
+        square = {f"path {name}": table for name, table in self.paths.items()}
+        square |= {"positives": self.positives, "citations": self.citations}
+        tables = [(f"links {'-'.join(pair)}", table, tuple(self.sizes[name] for name in pair))
+                  for pair, table in self.links.items()]
+        tables += [(name, table, (self.n, self.n)) for name, table in square.items() if table is not None]
+        for name, table, wanted in tables:
+            if not sparse.issparse(table) or table.shape != wanted:
+                got = f"shape {table.shape}" if sparse.issparse(table) else type(table).__name__
+                raise InputError(f"{name}: a sparse table of shape {wanted} was wanted, got {got}")
+        for name, rows in self.splits.items(): check_rows(rows, self.n, f"split {name}")
         checked = {name: check_features(values, self.sizes.get(name, 0), f"features of {name}")
                    for name, values in self.features.items()}
         object.__setattr__(self, "features", checked)
@@ -175,13 +198,28 @@ def describe_graph(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/4_papers/40_paper_graph.ipynb #7c877d17
+def hash_cells(
+    row:np.ndarray,      # `(p,)` whole numbers from 0
+    column:np.ndarray,   # `(p,)` the same; no two of a row come to the same number
+)->np.ndarray:           # `(p,)` uint64, the same on every machine
+    "A number for each cell that says nothing of where it is."
+    mixed = row.astype(np.uint64)*np.uint64(0x9E3779B97F4A7C15)
+    mixed += (column.astype(np.uint64) + np.uint64(1))*np.uint64(0xC2B2AE3D27D4EB4F)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):     # as SplitMix64 mixes
+        mixed = (mixed ^ (mixed >> np.uint64(shift)))*np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
 def keep_top(
     table:sparse.csr_matrix,  # `(n, m)` numbers above zero
     top:int,                  # How many of each row stay
-)->sparse.csr_matrix:         # The same with the largest of each row; of equals, those that come first
+    start:int = 0,            # Number of the first row, where these are some rows of a larger table
+    alike:bool = False,       # Rows and columns are the same nodes: of equals, oneself comes first
+)->sparse.csr_matrix:         # The same with the largest of each row; among equals by `hash_cells`
     "The strongest entries of each row."
     cells = table.tocoo()
-    order = np.lexsort((cells.col, -cells.data, cells.row))
+    row = cells.row.astype(np.int64) + start
+    order = np.lexsort((hash_cells(row, cells.col), (row != cells.col) if alike else np.zeros(len(row)),
+                        -cells.data, row))
     row = cells.row[order]
     kept = np.sort(order[np.arange(len(row)) - np.searchsorted(row, row) < top])
     kept = cells.row[kept], cells.col[kept], cells.data[kept]
@@ -196,6 +234,7 @@ class PathCuts:
     top:int|None = None    # Of each row, only so many, the strongest
 
     def __post_init__(self):
+        check_kinds(self)
         for name in ("most", "top"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; at least 1 was wanted")
@@ -241,6 +280,16 @@ def halve_path(
 class CompletePath(UserWarning):
     "A meta-path that joins most pairs there are."
 
+def warn_complete(
+    path:str,        # Types joined by `-`
+    density:float,   # Share of all pairs that it joins
+    level:int = 2,   # Callers up to the one who is warned
+)->None:
+    "Warn where a path joins half of all pairs, or more."
+    if density >= .5:
+        warnings.warn(f"{path} joins {density:.1%} of all pairs: positives drawn from it are drawn from "
+                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=level + 1)
+
 most_cells = 2**28   # Entries of one table, about 3 GB; what is more is refused
 
 def count_path(
@@ -258,14 +307,11 @@ def count_path(
     for low, high in zip(bounds, bounds[1:]):
         table = sparse.csr_matrix(first[low:high] @ second)
         pairs += table.nnz - (np.count_nonzero(table.diagonal(low)) if is_square else 0)
-        parts.append(table if cuts.top is None else keep_top(table, cuts.top))
+        parts.append(table if cuts.top is None else keep_top(table, cuts.top, low, is_square))
         held += parts[-1].nnz
         if held > most_cells: raise InputError(f"{path} joins more than {most_cells} pairs; cut it by top")
     if not pairs: raise InputError(f"{path} joins no two nodes ({cuts}); leave it out")
-    density = pairs/(first.shape[0]*(second.shape[1] - is_square))
-    if density >= .5:
-        warnings.warn(f"{path} joins {density:.1%} of all pairs: positives drawn from it are drawn from "
-                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=2)
+    warn_complete(path, pairs/(first.shape[0]*(second.shape[1] - is_square)), 3)
     found = sparse.vstack(parts, format="csr")
     found.sort_indices()
     return found
@@ -380,6 +426,7 @@ def build_heco(
         if table.shape != (n, n): raise InputError(f"{where}, {name}.npz: {table.shape}, {(n, n)} was wanted")
     splits = {name: np.asarray(rows) for name, rows in parts.items()
               if name.partition("_")[0] in ("train", "val", "test")}
+    for name, rows in splits.items(): check_rows(rows, n, f"{where}, {name}")
     graph = make_graph(target, sizes, edges, str(where), features=features, labels=parts["labels"],
                        paths={form.spell(name): square[name] for name in form.paths if name in square},
                        positives=square.get("pos"), splits=splits)
@@ -394,10 +441,7 @@ def check_splits(
 )->None:
     "Raise `InputError` when a split names a node that is not there, has no label, or is in two parts."
     for name, rows in graph.splits.items():
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or graph.labels is None:
-            raise InputError(f"{where}, {name}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
-        if len(rows) and not 0 <= min(rows) <= max(rows) < graph.n:
-            raise InputError(f"{where}, {name}: node {max(rows)}, but there are {graph.n}")
+        if graph.labels is None: raise InputError(f"{where}, {name}: the nodes of a split were to have labels")
         lost = rows[graph.labels[rows] < 0]
         if len(lost): raise InputError(f"{where}, {name}: node {lost[0]} has no label ({len(lost)} such)")
     for size in {name.partition("_")[2] for name in graph.splits}:

@@ -8,7 +8,8 @@ __all__ = ['networks', 'views', 'strip_cells', 'tuned', 'chosen', 'study', 'Spar
            'scale_rows', 'list_paths', 'list_positives', 'take_columns', 'Reader', 'start_weights', 'Transform',
            'NodeAttention', 'PartAttention', 'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast',
            'draw_few', 'Means', 'mean_of', 'MeansReader', 'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1',
-           'Probe', 'train_probes', 'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'run_papers']
+           'Probe', 'train_probes', 'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'ProbeConfig',
+           'split_probing', 'run_papers']
 
 # %% ../../nbs/4_papers/41_heco.ipynb #aaae968b
 import json, time, warnings
@@ -27,8 +28,8 @@ from ..batches import derive_seed
 from ..datasets import InputError, suggest, write_whole
 from ..measures import class_measures
 from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, map_tables,
-                                    read_heco, weigh_others, write_tables)
-from ..runs import Outcome, open_study, replace_setting
+                                    read_heco, rules, warn_complete, weigh_others, write_tables)
+from ..runs import Outcome, check_kinds, open_part, open_study, replace_setting
 from ..training import (History, TrainingConfig, copy_tensors, gather_rows, own_chance, own_rows,
                                 read_record, read_tensors, train)
 
@@ -88,6 +89,8 @@ class HeCoConfig:
     rule:str = "instances"              # How positives are chosen, see `choose_positives`
     parts:int = 0                       # Width of `spread_parts`; features of targets that have none; 0: off
     beside:int = 0                      # Width of `spread_parts` that `embed` puts beside the vector; 0: none
+    beside_weight:float = 1.            # How long that is, where the learnt vector has length one
+    spread_steps:int|None = None        # Steps of `spread_parts`; None: its own number
     alike:bool = False                  # Positives are joined and alike by these parts
     mask:float = 0.                     # Share of targets whose features are hidden in training
     rebuild:float = 0.                  # Weight of the term that has the parts of hidden ones rebuilt
@@ -96,10 +99,11 @@ class HeCoConfig:
     training:TrainingConfig = TrainingConfig(epochs=1000, learning_rate=8e-4, weight_decay=0., patience=5)
 
     def __post_init__(self):
-        for name, kind in (("training", TrainingConfig), ("cuts", PathCuts)):
-            given = getattr(self, name)
-            if isinstance(given, dict): object.__setattr__(self, name, kind(**given))
-        for name in ("paths", "samples"): object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in (("training", TrainingConfig), ("cuts", PathCuts)): open_part(self, name, kind)
+        if isinstance(self.paths, str): object.__setattr__(self, "paths", (self.paths,))
+        for name in ("paths", "samples"):
+            if isinstance(given := getattr(self, name), list): object.__setattr__(self, name, tuple(given))
+        check_kinds(self)
         for name, known in (("network", networks), ("view", views), ("features", ("target", "all"))):
             if getattr(self, name) not in known: raise suggest(getattr(self, name), known, name)
         wanted = {
@@ -108,7 +112,12 @@ class HeCoConfig:
             "balance": 0 <= self.balance <= 1, "width": self.width >= 1, "parts": self.parts >= 0,
             "beside": self.beside >= 0 and (self.network == "heco" or not self.beside),
             "samples": self.samples and min(self.samples) >= 1, "batch": self.batch is None or self.batch > 1,
-            "alike": self.parts or not self.alike, "rebuild": (self.parts and self.mask) or not self.rebuild}
+            "beside_weight": 0 < self.beside_weight < np.inf,
+            "spread_steps": self.spread_steps is None or self.spread_steps >= 0,
+            "pos_num": self.pos_num is None or self.pos_num >= 1,
+            "alike": self.parts or not self.alike,
+            "rebuild": self.rebuild >= 0 and ((self.parts and self.mask) or not self.rebuild)}
+        if self.rule not in rules: raise suggest(self.rule, rules, "rule")
         for name, right in wanted.items():
             if not right: raise InputError(f"{name} = {getattr(self, name)!r} makes no sense here")
 
@@ -174,11 +183,13 @@ def spread_parts(
     paths:list[sparse.csr_matrix],  # From `weigh_path`
     features,                       # `(n, d)` of the targets; None where there are none
     width:int = 128,                # How many numbers, at most
+    steps:int|None = None,          # How often they are averaged; None: 2, without features 8
 )->np.ndarray:                      # `(n, width)` float32, unit rows
     "What a target and those it is joined with have in common."
     mean = sum(paths)/len(paths)
     found = find_parts(mean if features is None else unit_rows(features), width)
-    for _ in range(8 if features is None else 2): found = mean @ found
+    usual = 8 if features is None else 2
+    for _ in range(usual if steps is None else steps): found = mean @ found
     return unit_rows(found)
 
 # %% ../../nbs/4_papers/41_heco.ipynb #473e0e18
@@ -240,13 +251,16 @@ def list_paths(
     graph:Graph,
     config:HeCoConfig,
 )->dict[str, sparse.csr_matrix]:   # Words → `(n, n)` counts, or what was delivered
-    "The meta-paths that are read."
+    "The meta-paths that are read. Warns (`CompletePath`) of one that joins half of all pairs or more."
     usual = list(graph.paths) or [f"{graph.target}-{name}-{graph.target}" for name in graph.neighbours]
     found = {}
     for path in config.paths or usual:
         if path.split("-")[0] != graph.target or path.split("-")[-1] != graph.target:
             raise InputError(f"path {path!r}: one from {graph.target} to {graph.target} was wanted")
-        if config.cuts is None and path in graph.paths: found[path] = graph.paths[path]
+        if config.cuts is None and path in graph.paths:
+            table = found[path] = sparse.csr_matrix(graph.paths[path])
+            others = np.count_nonzero(table.data) - np.count_nonzero(table.diagonal())
+            warn_complete(f"{path}, as it is delivered,", others/max(1, graph.n*(graph.n - 1)), 3)
         else: found[path] = count_path(graph, path, config.cuts or PathCuts())
     return found
 
@@ -288,8 +302,9 @@ class Reader:
         self.features = {name: scale_rows(values) for name, values in graph.features.items()
                          if name == self.target or (config.features == "all" and name in self.links)}
         given = graph.features.get(self.target)
-        self.parts = spread_parts(self.paths, given, config.parts) if config.parts else None
-        self.beside = spread_parts(self.paths, given, config.beside) if config.beside else None
+        self.parts, self.beside = (
+            spread_parts(self.paths, given, width, config.spread_steps) if width else None
+            for width in (config.parts, config.beside))
         if config.parts and given is None: self.features[self.target] = self.parts
         self.positives = sparse.csr_matrix(list_positives(graph, config, counts, self.parts))
 
@@ -307,7 +322,8 @@ class Reader:
     @staticmethod
     def _settings(config):
         "The settings that decide what is made ready; the others are free."
-        names = ("network", "features", "paths", "cuts", "pos_num", "rule", "parts", "beside", "alike")
+        names = ("network", "features", "paths", "cuts", "pos_num", "rule", "parts", "beside", "spread_steps",
+                 "alike")
         return json.loads(json.dumps({name: asdict(config)[name] for name in names}))
 
     def save(self,
@@ -894,7 +910,7 @@ class HeCo:
         chosen = {"schema": schema, "paths": paths, "both": both}[view]
         vectors = F.normalize(chosen, dim=1).float().cpu().numpy()
         if not self.config.beside: return vectors
-        return unit_rows(np.hstack([vectors, self.prepare(graph).beside]))
+        return unit_rows(np.hstack([vectors, self.config.beside_weight*self.prepare(graph).beside]))
 
     def weigh(self,
         graph:Graph,
@@ -1050,7 +1066,7 @@ tuned = {"heco-acm": _tune((7, 1), .8, .3, .5, 8e-4, 5), "heco-dblp": _tune((6,)
          "heco-freebase": _tune((1, 18, 2), .5, .1, .3, 1e-3, 20)}   # as in their code/utils/params.py
 
 chosen = {"heco-aminer": tuned["heco-aminer"] | {
-    "parts": 0, "alike": False, "rule": HeCo.paper.rule, "mask": 0.,
+    "beside": 512, "spread_steps": 32, "beside_weight": 2., "parts": 0, "alike": False, "rule": HeCo.paper.rule, "mask": 0.,
     "training": replace(tuned["heco-aminer"]["training"], epochs=500)}}
 
 def open_settings(
@@ -1077,11 +1093,35 @@ def make_vectors(
     "The vectors of a row."
     if model == "heco": return fitted.embed(graph)
     paths = [weigh_path(path) for path in list_paths(graph, config).values()]
-    features, width = graph.features.get(graph.target), config.parts or 128
-    if model == "spread": return spread_parts(paths, features, width)
+    features, width = graph.features.get(graph.target), config.beside or config.parts or 128
+    if model == "spread": return spread_parts(paths, features, width, config.spread_steps)
     return unit_rows(find_parts(sum(paths)/len(paths) if features is None else unit_rows(features), width))
 
 # %% ../../nbs/4_papers/41_heco.ipynb #c7ad815f
+@dataclass(frozen=True)
+class ProbeConfig:
+    "How the straight line is found, see `probe`."
+    rate:float = .05     # Step of Adam
+    steps:int = 200      # How many
+    restarts:int = 50    # Classifiers, each from other weights
+
+    def __post_init__(self):
+        check_kinds(self)
+        for name in ("rate", "steps", "restarts"):
+            if not 0 < (value := getattr(self, name)) < np.inf:
+                raise InputError(f"probe.{name} = {value!r}; more than 0 was wanted")
+
+def split_probing(
+    settings:dict,           # Name → value
+)->tuple[dict, dict]:        # Those of the probe, without `probe.`; the others
+    "Settings of the probe apart from the rest. Raises `InputError` for one that it does not have."
+    probing = {name[6:]: value for name, value in settings.items() if name.startswith("probe.")}
+    known = [one.name for one in fields(ProbeConfig)]
+    for name in probing:
+        if name not in known: raise suggest(name, known, "probe setting")
+    ProbeConfig(**probing)
+    return probing, {name: value for name, value in settings.items() if not name.startswith("probe.")}
+
 def run_papers(
     dataset:str,     # A HeCo dataset
     model:str,       # A row of the table
@@ -1092,10 +1132,7 @@ def run_papers(
     device:str,      # Where HeCo is trained
 )->Outcome:
     "One row of the table of papers."
-    probing = {name[6:]: value for name, value in settings.items() if name.startswith("probe.")}
-    for name in probing:
-        if name not in (known := ("restarts", "steps", "rate")): raise suggest(name, known, "probe setting")
-    rest = {name: value for name, value in settings.items() if not name.startswith("probe.")}
+    probing, rest = split_probing(settings)
     config = open_settings(model, preset, dataset, rest)
     config = replace(config, training=replace(config.training, device=device))
     graph, digest = read_heco(dataset, data)

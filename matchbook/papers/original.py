@@ -10,8 +10,8 @@ __all__ = ['rungs', 'study', 'growing', 'Habits', 'complete_path', 'HabitReader'
            'measure_mapped', 'run_graph_mmap']
 
 # %% ../../nbs/4_papers/43_original.ipynb #57a570aa
-import hashlib, tempfile, time
-from dataclasses import asdict, dataclass, replace
+import hashlib, tempfile, time, warnings
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from torch.nn import functional as F
 
 from ..batches import derive_seed
 from ..datasets import InputError, suggest
-from .graph import Graph, PathCuts, choose_positives, describe_pairs, make_graph, read_heco
+from .graph import (CompletePath, Graph, PathCuts, choose_positives, describe_pairs, make_graph,
+                                    read_heco)
 from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, Reader, SparseTable,
-                                   ViewBatches, contrast, describe_vectors, probe)
-from ..runs import Outcome, PrivateMemory, measure_alone, open_study, peak_memory_mb, replace_setting
+                                   ViewBatches, contrast, describe_vectors, probe, split_probing)
+from ..runs import (Outcome, PrivateMemory, check_kinds, fill_settings, measure_alone, open_study,
+                            peak_memory_mb, replace_setting)
 from ..training import train
 
 # %% ../../nbs/4_papers/43_original.ipynb #fb63995e
@@ -120,7 +122,9 @@ def fit_habits(
 )->tuple:                 # Vectors `(n, d)`, figures, losses by epoch
     "The original's model with some habits put right."
     graph = complete_path(graph) if habits.complete else graph
-    reader, loss = HabitReader(graph, config, habits), HabitLoss(config, habits)
+    with warnings.catch_warnings():
+        if habits.complete: warnings.simplefilter("ignore", CompletePath)        # it is what is measured
+        reader, loss = HabitReader(graph, config, habits), HabitLoss(config, habits)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed))
         network = MeansNetwork(config, reader.shapes, len(reader.paths))
@@ -157,11 +161,8 @@ def run_habits(
     config = replace(config, training=replace(config.training, device="cpu"))
     if preset == "quick":
         config = replace(config, width=32, batch=120, training=replace(config.training, epochs=30))
-    probing = {name[6:]: value for name, value in settings.items() if name.startswith("probe.")}
-    for name in probing:
-        if name not in (known := ("restarts", "steps", "rate")): raise suggest(name, known, "probe setting")
-    for name, value in settings.items():
-        if not name.startswith("probe."): config = replace_setting(config, name, value)
+    probing, rest = split_probing(settings)
+    for name, value in rest.items(): config = replace_setting(config, name, value)
     if config.network != "published" or config.batch is None:
         raise InputError("the original's network, in batches, is what is measured here")
     graph, digest = read_heco(dataset, data)
@@ -276,6 +277,16 @@ class Shapes:
     batch:int = 512
     width:int = 128
 
+    def __post_init__(self):
+        check_kinds(self)
+        for one in fields(self):
+            if getattr(self, one.name) < 2:
+                raise InputError(f"{one.name} = {getattr(self, one.name)}; at least 2 was wanted")
+        for name, count, side in (("written", self.written, self.authors), ("about", self.about, self.concepts)):
+            if count > self.papers*side:
+                raise InputError(f"{name} = {count}; {self.papers} papers and {side} of the others have at most "
+                                 f"{self.papers*side} links")
+
     def scale(self,
         share:float,   # Of papers, authors, concepts and links
     )->"Shapes":
@@ -371,7 +382,9 @@ def measure_fast(
     torch.set_num_threads(1)
     graph, start = make_published(shapes, seed), time.process_time()
     config, network, optimizer = open_published(shapes, seed)
-    reader, losses, times = MeansReader(graph, config), [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompletePath)                           # as the original has it
+        reader, losses, times = MeansReader(graph, config), [], []
     del graph
     ready, published = time.process_time() - start, {"itself": False, "empty": 1e-8}
     def loss_of(means):
@@ -398,7 +411,8 @@ def run_heco_speed(
     device:str,      # Not used: one thread of the CPU
 )->Outcome:
     "Processor seconds and peak megabytes of an epoch, the original's way and ours; how far losses differ."
-    c = {name: settings.get(name, usual) for name, usual in (("steps", 10), ("repeats", 3))}
+    usual = {"steps": 10, "repeats": 3}
+    c = fill_settings(usual, {name: value for name, value in settings.items() if name in usual})
     shapes = Shapes().scale(.1) if preset == "quick" else Shapes()
     for name, value in settings.items():
         if name not in c: shapes = replace_setting(shapes, name, value)
@@ -464,7 +478,7 @@ def run_heco_growth(
     "Processor seconds and peak megabytes of an epoch as the graph grows."
     for name in settings:
         if name != "most": raise suggest(name, ["most"], "setting")
-    most = settings.get("most", 10_000 if preset == "quick" else 1_000_000)
+    most = fill_settings({"most": 10_000 if preset == "quick" else 1_000_000}, settings)["most"]
     sizes = [max(100, int(most*share)) for share in (.01, .03, .1, .3, 1)]
     points = [measure_alone(measure_growth, size, seed) for size in sizes]
     last = points[-1]
@@ -553,7 +567,7 @@ def run_graph_mmap(
     "Seconds and memory of batches out of mapped files, as the graph grows."
     for name in settings:
         if name != "most": raise suggest(name, ["most"], "setting")
-    most = settings.get("most", 1000 if preset == "quick" else 100_000)
+    most = fill_settings({"most": 1000 if preset == "quick" else 100_000}, settings)["most"]
     points = [measure_mapped(max(100, int(most*share)), seed) for share in (.03, .1, .3, 1)]
     last = points[-1]
     figures = {"seconds_whole": last["mapped_seconds"], "mapped_mb": last["mapped_private_mb"],

@@ -13,6 +13,7 @@ __all__ = ['mixed', 'spans', 'best', 'presets', 'study', 'Moment', 'check_years'
 # %% ../../nbs/4_papers/42_recommend.ipynb #a891a5a3
 import html, json, re, time
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from itertools import product
 from pathlib import Path
 
@@ -24,10 +25,10 @@ from scipy import sparse
 from ..datasets import InputError, check_array, check_sparse, read_jsonl, suggest, write_whole
 from ..encoders import TfidfEncoder, TransformerConfig, TransformerEncoder, clean_text, words
 from ..measures import Difference, bootstrap_interval, compare, list_measures
-from .graph import (Graph, PathCuts, build_papers, choose_positives, cite_inside,
+from .graph import (Graph, PathCuts, build_papers, check_rows, choose_positives, cite_inside,
                                     collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
-from ..runs import Outcome, open_study, replace_setting
+from ..runs import Outcome, check_kinds, open_part, open_study, replace_setting
 from ..training import TrainingConfig, read_record, read_tensors
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
@@ -343,7 +344,10 @@ def make_list(
     table = pd.DataFrame({"id": range(graph.n)}) if graph.table is None else graph.table
     year = table["year"].to_numpy(float) if "year" in table else np.full(graph.n, np.nan)
     if among is None: among = np.flatnonzero((year < year[paper]) | np.isnan(year[paper]))
-    among = np.setdiff1d(among, [paper])
+    else: check_rows(among, graph.n, "among")
+    if not isinstance(count, Integral) or count < 1:
+        raise InputError(f"count = {count!r}; a whole number from 1 was wanted")
+    among = np.setdiff1d(among, [paper]).astype(np.int64)
     if not np.isfinite(score[among]).all(): raise InputError("a score of a candidate is not finite")
     if not len(among): raise InputError(f"no paper is older than {table['id'].iloc[paper]}: nothing to list")
     guide, chosen = Guide(graph), among[np.argsort(-score[among], kind="stable")[:count]]
@@ -364,7 +368,9 @@ def recommend(
     vectors, paper = np.asarray(vectors, dtype=np.float32), find_paper(graph, paper)
     if vectors.ndim != 2 or len(vectors) != graph.n:
         raise InputError(f"vectors {vectors.shape}, but there are {graph.n} papers")
-    length = np.linalg.norm(vectors, axis=1).clip(1e-12)
+    length = np.linalg.norm(vectors, axis=1)
+    if not length[paper]: raise InputError(f"the vector of paper {paper} is all zeros: near to nothing")
+    length = length.clip(1e-12)
     return make_list(graph, vectors @ vectors[paper]/(length*length[paper]), paper, **more)
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #35096114
@@ -507,9 +513,8 @@ class CitationsConfig:
     hide:bool = True           # References of new papers are hidden; False leaks them, for the audit
 
     def __post_init__(self):
-        for name, kind in (("heco", HeCoConfig), ("cuts", PathCuts)):
-            given = getattr(self, name)
-            if isinstance(given, dict): object.__setattr__(self, name, kind(**given))
+        for name, kind in (("heco", HeCoConfig), ("cuts", PathCuts)): open_part(self, name, kind)
+        check_kinds(self)
         known = ("cited", "paths")
         if self.positives not in known: raise suggest(self.positives, known, "positives")
         if self.most < 2: raise InputError(f"most = {self.most}; at least 2, itself and one more, was wanted")
