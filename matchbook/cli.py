@@ -76,8 +76,8 @@ def run(
     as_json:Json = False,
 )->None:
     "Run a study and write a run file for each model. One that was stopped goes on when it is started again."
-    from matchbook.runs import (make_run, open_study, parse_settings, results_folder, show_figure, table_rows,
-                                write_run)
+    from matchbook.runs import (NoSuchRow, make_run, open_study, parse_settings, results_folder, show_figure,
+                                table_rows, write_run)
     if ranks > 1 and "RANK" not in os.environ: raise typer.Exit(launch(ranks, context.obj))
     plan, settings = open_study(study), parse_settings(set_ or [])
     places = {"train": train, "test": test}
@@ -95,8 +95,12 @@ def run(
             say(f"{study}: {name} is left out, it needs {lacking}")
             continue
         say(f"{study}: {name} on {dataset or plan.datasets[0]}, seed {seed} …")
-        runs.append(make_run(plan, dataset, name, preset, seed, settings, data, device, resume,
-                             lambda run: is_writer() and say(f"wrote {write_run(run, folder)}"), save))
+        try:
+            runs.append(make_run(plan, dataset, name, preset, seed, settings, data, device, resume,
+                                 lambda run: is_writer() and say(f"wrote {write_run(run, folder)}"), save))
+        except NoSuchRow as error:
+            if model: raise
+            say(f"{study}: {name} is left out, {error}")
     if as_json:
         return show([{key: value for key, value in one.items() if key != "details"} for one in runs], True)
     show([{"model": row["model"], **{name: show_figure(row["metrics"].get(name)) for name in plan.columns}}
@@ -129,7 +133,7 @@ def tables(
     as_json:Json = False,
 )->None:
     "Print every row of the results tables, made from the run files."
-    from matchbook.runs import fill_tables, open_study, read_runs, show_figure, table_rows
+    from matchbook.runs import count_seeds, fill_tables, open_study, read_runs, show_figure, table_rows
     for path in write or []: write_tables(path, lambda text: fill_tables(text, results))
     rows = table_rows(read_runs(results, study, dataset))
     if as_json: return show(rows, True)
@@ -138,7 +142,8 @@ def tables(
         mine.sort(key=lambda row: (plan.models.index(row["model"]), row["preset"]))
         print(f"\n{name[0]} on {name[1]}")
         show([{"model": row["model"], "preset": row["preset"],
-               **{column: show_figure(row["metrics"].get(column)) for column in plan.columns}, "n": row["n"]}
+               **{column: show_figure(row["metrics"].get(column)) for column in plan.columns},
+               "n": count_seeds(row)}
               for row in mine])
 
 def write_tables(

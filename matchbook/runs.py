@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['studies', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'rounding', 'spreads', 'verdicts', 'Outcome',
-           'Study', 'declare', 'open_study', 'describe_versions', 'describe_machine', 'describe_commit', 'reset_peak',
-           'peak_memory_mb', 'PrivateMemory', 'measure_alone', 'results_folder', 'run_path', 'write_run', 'read_run',
-           'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant', 'fits_kind',
-           'spell_kind', 'check_kinds', 'open_part', 'is_writer', 'claim_place', 'keep_places', 'find_work',
-           'spell_command', 'make_run', 'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table',
-           'to_markdown', 'read_claims', 'claims_table', 'pick_best', 'headline_rows', 'headline_table',
-           'draw_headlines', 'label_row', 'draw_cost', 'fill_tables', 'compare_figures', 'compare_runs']
+           'NoSuchRow', 'Study', 'declare', 'open_study', 'describe_versions', 'describe_machine', 'describe_commit',
+           'reset_peak', 'peak_memory_mb', 'PrivateMemory', 'measure_alone', 'results_folder', 'run_path', 'write_run',
+           'read_run', 'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant',
+           'fits_kind', 'spell_kind', 'check_kinds', 'open_part', 'is_writer', 'claim_place', 'keep_places',
+           'find_work', 'spell_command', 'make_run', 'find_mixed', 'count_seeds', 'table_rows', 'repeat_command',
+           'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'pick_best',
+           'headline_rows', 'headline_table', 'draw_headlines', 'label_row', 'draw_cost', 'fill_tables',
+           'compare_figures', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #08f3dde6
 import hashlib, importlib, importlib.util, json, math, multiprocessing, os, platform, re, shlex, shutil
@@ -48,6 +49,9 @@ class Outcome:
     parameters:dict[str, int] = field(default_factory=lambda: {"total": 0, "trained": 0})  # Weights
     details:dict = field(default_factory=dict)  # What the pictures of the book are drawn from
     model:object = None                    # Fitted, for a bundle; no run file holds it
+
+class NoSuchRow(InputError):
+    "A model that a preset changes nothing of: whoever asks for all models goes on without it."
 
 @dataclass(frozen=True)
 class Study:
@@ -586,9 +590,30 @@ def _describe_run(study, asked, outcome):
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "details": outcome.details})
 
 # %% ../nbs/1_foundations/18_runs.ipynb #3dc526c4
+_found = {"threshold_whole", "lstm.whole", "blended", "weight"}   # Written down with settings, chosen by each run
+
+def find_mixed(
+    same:list[dict],  # Runs that are to differ only in their seed
+)->list[str]:         # Such as `["config.width", "data"]`; what not all runs have is left out
+    "What runs of one row do not have in common: settings, or the data."
+    def spread(config, above="config."):
+        for name, value in (config or {}).items():
+            if isinstance(value, dict): yield from spread(value, f"{above}{name}.")
+            elif f"{above}{name}"[7:] not in _found: yield above + name, json.dumps(value, sort_keys=True)
+    known = [dict(spread(run["config"])) for run in same]
+    everywhere = [name for name in known[0] if all(name in one for one in known)]
+    mixed = [name for name in everywhere if len({one[name] for one in known}) > 1]
+    return mixed + ["data"]*(len({run["data"]["sha256"] for run in same}) > 1)
+
+def count_seeds(
+    row:dict,     # From `table_rows`
+)->int|str:       # Such as `5`, or `5, mixed: config.width`
+    "How many seeds a row has, and whether they are of one kind."
+    return f"{row['n']}, mixed: {', '.join(row['mixed'])}" if row["mixed"] else row["n"]
+
 def table_rows(
     runs:list[dict],  # From `read_runs`
-)->list[dict]:        # One a row: study, dataset, model, preset, n, seeds, metrics, seconds, command …
+)->list[dict]:        # One a row: study, dataset, model, preset, n, seeds, mixed, metrics, seconds, command …
     "Rows of the tables; `matchbook tables --json` prints them."
     groups = {}
     for run in runs:
@@ -600,7 +625,7 @@ def table_rows(
         first = same[0]
         rows.append({
             "study": study, "dataset": dataset, "model": model, "preset": preset, "n": len(same),
-            "seeds": [run["seed"] for run in same],
+            "seeds": [run["seed"] for run in same], "mixed": find_mixed(same),
             "metrics": {name: summarise([run["metrics"]["test"].get(name) for run in same],
                                         first["intervals"].get("test", {}).get(name)) for name in names},
             "seconds": {part: float(np.mean([run["seconds"][part] for run in same]))
@@ -667,7 +692,7 @@ def results_table(
     shown = columns or plan.columns
     return pd.DataFrame([{"model": row["model"], "preset": row["preset"],
                           **{name: show_figure(row["metrics"].get(name), digits) for name in shown},
-                          "n": row["n"], "command": row["command"]} for row in rows])
+                          "n": count_seeds(row), "command": row["command"]} for row in rows])
 
 def to_markdown(
     table:pd.DataFrame,  # From `results_table`

@@ -70,6 +70,16 @@ def test_wrong_words_are_refused_in_one_line(call, tmp_path, words, message):
     check_refused(call(*words, *out), message, tmp_path)
 
 
+def test_rows_that_a_preset_does_not_have_are_left_out_when_all_are_asked_for(call, tmp_path):
+    words = ("run", "papers", "--dataset", "heco-sample", "--preset", "paper", "--set", "training.epochs=1",
+             "--set", "probe.restarts=2", "--set", "probe.steps=2", "--out", str(tmp_path))
+    code, _, err = call(*words)
+    assert code == 0 and "papers: parts is left out, 'parts' is not trained" in err
+    assert [path.name.split("-")[0] for path in tmp_path.rglob("*.json")] == ["heco"]
+    code, _, err = call(*words, "--model", "parts")
+    assert code == 2 and "would change nothing" in err
+
+
 def test_missing_folder_and_missing_real_data(call, tmp_path, monkeypatch):
     monkeypatch.delenv("MATCHBOOK_DATA", raising=False)
     monkeypatch.setenv("MATCHBOOK_CACHE", str(tmp_path/"cache"))

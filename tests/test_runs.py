@@ -12,9 +12,9 @@ import pytest
 
 from matchbook import runs
 from matchbook.datasets import InputError
-from matchbook.runs import (PrivateMemory, claim_statuses, fill_tables, headline_table, measure_alone,
-                            open_study, read_claims, read_runs, results_table, run_path, studies, table_rows,
-                            to_markdown)
+from matchbook.runs import (PrivateMemory, claim_statuses, count_seeds, fill_tables, headline_table,
+                            measure_alone, open_study, read_claims, read_runs, results_table, run_path, studies, table_rows,
+                            to_markdown, write_run)
 
 root = Path(__file__).parent.parent
 results = root/"data"/"results"
@@ -209,6 +209,19 @@ def test_seeds_become_mean_and_deviation():
     assert row["metrics"]["row_f1"]["mean"] == pytest.approx(.6)
     assert row["metrics"]["row_f1"]["sd"] == pytest.approx(2**.5/10)
     assert row["metrics"]["row_f1"]["interval"] is None
+
+
+def test_seeds_of_other_settings_or_data_are_said_to_be_mixed(tmp_path):
+    run = recorded()[0] | {"config": {"width": 8, "training": {"epochs": 3}, "weight": .5}}
+    other = run | {"seed": 1, "config": {"width": 8, "training": {"epochs": 3}, "weight": .7, "later": 1}}
+    row, = table_rows([run, other])
+    assert row["mixed"] == [] and count_seeds(row) == 2      # chosen by each run; a setting that came later
+    moved = other | {"config": {"width": 9, "training": {"epochs": 4}}}
+    row, = table_rows([run, moved | {"data": run["data"] | {"sha256": "0"*64}}])
+    assert row["mixed"] == ["config.width", "config.training.epochs", "data"]
+    for one in (run, moved): write_run(one, tmp_path)
+    table = results_table(run["study"], run["dataset"], folder=tmp_path, variants="+" in run["preset"])
+    assert table["n"].tolist() == ["2, mixed: config.width, config.training.epochs"]
 
 
 def test_no_runs_say_how_to_make_one(tmp_path):

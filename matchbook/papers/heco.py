@@ -29,7 +29,7 @@ from ..datasets import InputError, suggest, write_whole
 from ..measures import class_measures
 from .graph import (Graph, PathCuts, choose_positives, count_path, describe_pairs, map_tables,
                                     read_heco, rules, warn_complete, weigh_others, write_tables)
-from ..runs import Outcome, check_kinds, open_part, open_study, replace_setting
+from ..runs import NoSuchRow, Outcome, check_kinds, open_part, open_study, replace_setting
 from ..training import (History, TrainingConfig, copy_tensors, gather_rows, own_chance, own_rows,
                                 read_record, read_tensors, train)
 
@@ -1077,7 +1077,7 @@ def open_settings(
 )->HeCoConfig:
     "The settings of a row. Raises `InputError` for a field that does not exist."
     if model != "heco" and preset in ("paper", "as_published"):
-        raise InputError(f"{model!r} is not trained, so the preset {preset!r} would change nothing")
+        raise NoSuchRow(f"{model!r} is not trained, so the preset {preset!r} would change nothing")
     config = getattr(HeCo, preset)
     by_graph = {"paper": tuned, "best": chosen}.get(preset, {})
     config = replace(config, **by_graph.get(dataset, {}))

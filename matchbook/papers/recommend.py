@@ -28,7 +28,7 @@ from ..measures import Difference, bootstrap_interval, compare, list_measures
 from .graph import (Graph, PathCuts, build_papers, check_rows, choose_positives, cite_inside,
                                     collect_names, count_path, describe_pairs, read_paper_table)
 from .heco import HeCo, HeCoConfig, describe_vectors
-from ..runs import Outcome, check_kinds, open_part, open_study, replace_setting
+from ..runs import NoSuchRow, Outcome, check_kinds, open_part, open_study, replace_setting
 from ..training import TrainingConfig, read_record, read_tensors
 
 # %% ../../nbs/4_papers/42_recommend.ipynb #b5e1c5fd
@@ -606,7 +606,7 @@ def open_settings(
 )->CitationsConfig:
     "The settings of a row. Raises `InputError` for a field that does not exist."
     if preset == "as_published" and "heco" not in (model, *mixed.get(model, ())):
-        raise InputError(f"the original has no row like {model!r}; the preset as_published is heco's")
+        raise NoSuchRow(f"the original has no row like {model!r}; the preset as_published is heco's")
     config = presets[preset]
     for name, value in settings.items(): config = replace_setting(config, name, value)
     return config
