@@ -174,7 +174,7 @@ declare(
     Study(
         name="habits", about="What does each habit of the original's graph model cost?",
         datasets=_graphs, sample="heco-sample", measure="macro_f1_20",
-        models=("complete-path", "cut-path", "no-constant", "itself", "chosen"),
+        models=("complete-path", "cut-path", "no-constant", "itself", "chosen", "weighed-path"),
         columns=("purity", "chance", "alone", "loss_first", "loss_last", "random_cosine", "itself",
                  "macro_f1_20"),
         run="matchbook.papers.original:run_habits", presets=("as_published", "quick"), keeps=()),

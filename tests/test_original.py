@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from matchbook.datasets import InputError
-from matchbook.papers.graph import describe_pairs, read_heco
+from matchbook.papers.graph import count_path, describe_pairs, read_heco
 from matchbook.papers.heco import (HeCo, MeansNetwork, MeansReader, Reader, ViewBatches, draw_distinct,
                                    draw_few, mean_of)
 from matchbook.papers import original as module
@@ -68,9 +68,18 @@ def test_the_original_with_all_its_habits_is_the_original(graph):
 
 
 def test_every_rung_puts_one_habit_right():
-    flags = [dataclasses.astuple(habits) for habits in rungs.values()]
-    assert [sum(a != b for a, b in zip(*pair)) for pair in zip(flags, flags[1:])] == [1]*4
+    *chain, aside = [dataclasses.astuple(habits) for habits in rungs.values()]
+    apart = lambda one, other: sum(a != b for a, b in zip(one, other))
+    assert [apart(*pair) for pair in zip(chain, chain[1:])] == [1]*4
+    assert rungs["weighed-path"].weighed and apart(aside, dataclasses.astuple(rungs["cut-path"])) == 1
     assert rungs["complete-path"] == Habits(True, True, False, True) and rungs["chosen"] == Habits()
+
+
+def test_the_weighed_path_is_counted_with_its_cuts(graph):
+    weighed = fit_habits(graph, tiny, rungs["weighed-path"])[1]
+    counts = [count_path(graph, path, module.weighed) for path in graph.paths]
+    assert weighed["density"] == describe_pairs(sum(counts), graph.labels)["density"]
+    assert weighed["purity"] != fit_habits(graph, tiny, rungs["cut-path"])[1]["purity"]
 
 
 def test_readers_have_the_positives_of_their_habits(graph):
