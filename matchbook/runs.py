@@ -451,8 +451,8 @@ def open_part(
     given = getattr(config, name)
     if not isinstance(given, dict): return
     known = [one.name for one in fields(kind)]
-    for field in given:
-        if field not in known: raise suggest(field, known, f"{name} setting")
+    for one in given:
+        if one not in known: raise suggest(one, known, f"{name} setting")
     object.__setattr__(config, name, kind(**given))
 
 # %% ../nbs/1_foundations/18_runs.ipynb #4d71287a
@@ -590,7 +590,7 @@ def _describe_run(study, asked, outcome):
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "details": outcome.details})
 
 # %% ../nbs/1_foundations/18_runs.ipynb #3dc526c4
-_found = {"threshold_whole", "lstm.whole", "blended", "weight"}   # Written down with settings, chosen by each run
+_found = {"threshold_whole", "lstm.whole", "blended", "weight"}   # Among settings, but chosen by each run
 
 def find_mixed(
     same:list[dict],  # Runs that are to differ only in their seed

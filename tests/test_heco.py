@@ -532,9 +532,11 @@ def test_what_was_not_trained_or_is_no_model_is_refused(graph, tmp_path):
     ({"mask": 1.}, "mask"), ({"samples": (0,)}, "samples"), ({"rebuild": 1.}, "rebuild"),
     ({"alike": True}, "alike"), ({"batch": 1}, "batch"), ({"pos_num": 0}, "pos_num = 0"),
     ({"pos_num": 2.5}, "pos_num = 2.5: a whole number or null"), ({"rule": "share"}, "'shares'"),
-    ({"parts": 4, "mask": .1, "rebuild": -1.}, "rebuild = -1.0"), ({"width": "abc"}, "width = 'abc': a whole"),
+    ({"parts": 4, "mask": .1, "rebuild": -1.}, "rebuild = -1.0"),
+    ({"width": "abc"}, "width = 'abc': a whole"),
     ({"samples": 3}, "samples = 3: a list"), ({"cuts": {"tpo": 5}}, "did you mean 'top'"),
-    ({"cuts": 3}, "cuts = 3"), ({"cuts": {"top": "x"}}, "top = 'x'"), ({"training": {"epohs": 3}}, "'epochs'"),
+    ({"cuts": 3}, "cuts = 3"), ({"cuts": {"top": "x"}}, "top = 'x'"),
+    ({"training": {"epohs": 3}}, "'epochs'"),
     ({"training": {"epochs": 0}}, "epochs = 0"), ({"training": {"epochs": "x"}}, "epochs = 'x'"),
     ({"spread_steps": -1}, "spread_steps"), ({"beside_weight": 0.}, "beside_weight"),
 ])
@@ -695,7 +697,8 @@ def test_the_three_presets_of_heco_run():
     ("parts", "paper", {}, "would change nothing"), ("spread", "as_published", {}, "would change nothing"),
     ("heco", "quick", {"widht": 3}, "did you mean 'width'"), ("heco", "quick", {"probe.step": 3}, "'steps'"),
     ("hecko", "quick", {}, "did you mean 'heco'"), ("parts", "quick", {"probe.steps": 0}, "probe.steps = 0"),
-    ("parts", "quick", {"probe.restarts": "x"}, "restarts = 'x'"), ("parts", "quick", {"probe.rate": -1}, "rate"),
+    ("parts", "quick", {"probe.restarts": "x"}, "restarts = 'x'"),
+    ("parts", "quick", {"probe.rate": -1}, "rate"),
     ("parts", "quick", {"paths": "paper-autor-paper"}, "did you mean 'author'"),
 ])
 def test_wrong_words_are_refused(model, preset, settings, said):

@@ -153,7 +153,8 @@ def test_a_run_twice_is_the_same_to_the_last_digit(model):
 
 @pytest.mark.parametrize("settings, said", [
     ({"network": "heco"}, "original's network"), ({"batch": None}, "in batches"), ({"widht": 3}, "'width'"),
-    ({"probe.step": 3}, "'steps'"), ({"probe.steps": 0}, "probe.steps = 0"), ({"probe.rate": "x"}, "rate = 'x'"),
+    ({"probe.step": 3}, "'steps'"), ({"probe.steps": 0}, "probe.steps = 0"),
+    ({"probe.rate": "x"}, "rate = 'x'"),
     ({"width": "abc"}, "width = 'abc'")])
 def test_wrong_settings_are_refused(settings, said):
     with pytest.raises(InputError, match=said): make_run(study, "heco-sample", "itself", settings=settings)
@@ -275,8 +276,11 @@ def test_the_benchmarks_run(model, settings, wanted, monkeypatch):
 
 
 @pytest.mark.parametrize("model, settings, said", [
-    ("heco-speed", {"steps": 0}, "steps = 0: a whole number from 1"), ("heco-speed", {"papers": "x"}, "papers = 'x'"),
+    ("heco-speed", {"steps": 0}, "steps = 0: a whole number from 1"),
+    ("heco-speed", {"papers": "x"}, "papers = 'x'"),
     ("heco-speed", {"papers": 0}, "papers = 0"), ("heco-speed", {"written": 10**9}, "at most"),
-    ("heco-growth", {"most": "abc"}, "most = abc: a whole number from 1"), ("graph-mmap", {"most": 0}, "most = 0")])
+    ("heco-growth", {"most": "abc"}, "most = abc: a whole number from 1"),
+    ("graph-mmap", {"most": 0}, "most = 0")])
 def test_wrong_numbers_for_the_benchmarks_are_refused(model, settings, said):
-    with pytest.raises(InputError, match=said): make_run(benchmarks, "papers-sample", model, settings=settings)
+    with pytest.raises(InputError, match=said):
+        make_run(benchmarks, "papers-sample", model, settings=settings)

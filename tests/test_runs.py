@@ -13,8 +13,8 @@ import pytest
 from matchbook import runs
 from matchbook.datasets import InputError
 from matchbook.runs import (PrivateMemory, claim_statuses, count_seeds, fill_tables, headline_table,
-                            measure_alone, open_study, read_claims, read_runs, results_table, run_path, studies, table_rows,
-                            to_markdown, write_run)
+                            measure_alone, open_study, read_claims, read_runs, results_table, run_path,
+                            studies, table_rows, to_markdown, write_run)
 
 root = Path(__file__).parent.parent
 results = root/"data"/"results"

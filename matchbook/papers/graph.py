@@ -441,7 +441,7 @@ def check_splits(
 )->None:
     "Raise `InputError` when a split names a node that is not there, has no label, or is in two parts."
     for name, rows in graph.splits.items():
-        if graph.labels is None: raise InputError(f"{where}, {name}: the nodes of a split were to have labels")
+        if graph.labels is None: raise InputError(f"{where}, {name}: a split of nodes without labels")
         lost = rows[graph.labels[rows] < 0]
         if len(lost): raise InputError(f"{where}, {name}: node {lost[0]} has no label ({len(lost)} such)")
     for size in {name.partition("_")[2] for name in graph.splits}:

@@ -1066,7 +1066,8 @@ tuned = {"heco-acm": _tune((7, 1), .8, .3, .5, 8e-4, 5), "heco-dblp": _tune((6,)
          "heco-freebase": _tune((1, 18, 2), .5, .1, .3, 1e-3, 20)}   # as in their code/utils/params.py
 
 chosen = {"heco-aminer": tuned["heco-aminer"] | {
-    "beside": 512, "spread_steps": 32, "beside_weight": 2., "parts": 0, "alike": False, "rule": HeCo.paper.rule, "mask": 0.,
+    "beside": 512, "spread_steps": 32, "beside_weight": 2.,
+    "parts": 0, "alike": False, "rule": HeCo.paper.rule, "mask": 0.,
     "training": replace(tuned["heco-aminer"]["training"], epochs=500)}}
 
 def open_settings(

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ..batches import derive_seed
 from ..datasets import InputError, suggest
-from .graph import (CompletePath, Graph, PathCuts, choose_positives, describe_pairs, make_graph,
-                                    read_heco)
+from .graph import (CompletePath, Graph, PathCuts, choose_positives, describe_pairs,
+                                    make_graph, read_heco)
 from .heco import (HeCo, HeCoConfig, Means, MeansNetwork, MeansReader, Reader, SparseTable,
                                    ViewBatches, contrast, describe_vectors, probe, split_probing)
 from ..runs import (Outcome, PrivateMemory, check_kinds, fill_settings, measure_alone, open_study,
@@ -285,9 +285,10 @@ class Shapes:
         for one in fields(self):
             if getattr(self, one.name) < 2:
                 raise InputError(f"{one.name} = {getattr(self, one.name)}; at least 2 was wanted")
-        for name, count, side in (("written", self.written, self.authors), ("about", self.about, self.concepts)):
+        for name, count, side in (("written", self.written, self.authors),
+                                  ("about", self.about, self.concepts)):
             if count > self.papers*side:
-                raise InputError(f"{name} = {count}; {self.papers} papers and {side} of the others have at most "
+                raise InputError(f"{name} = {count}; {self.papers} papers and {side} others have at most "
                                  f"{self.papers*side} links")
 
     def scale(self,
