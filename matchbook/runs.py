@@ -600,10 +600,10 @@ def find_mixed(
         for name, value in (config or {}).items():
             if isinstance(value, dict): yield from spread(value, f"{above}{name}.")
             elif f"{above}{name}"[7:] not in _found: yield above + name, json.dumps(value, sort_keys=True)
-    known = [dict(spread(run["config"])) for run in same]
+    known = [dict(spread(run.get("config"))) for run in same]
     everywhere = [name for name in known[0] if all(name in one for one in known)]
     mixed = [name for name in everywhere if len({one[name] for one in known}) > 1]
-    return mixed + ["data"]*(len({run["data"]["sha256"] for run in same}) > 1)
+    return mixed + ["data"]*(len({run.get("data", {}).get("sha256") for run in same}) > 1)
 
 def count_seeds(
     row:dict,     # From `table_rows`
