@@ -285,11 +285,6 @@ class Shapes:
         for one in fields(self):
             if getattr(self, one.name) < 2:
                 raise InputError(f"{one.name} = {getattr(self, one.name)}; at least 2 was wanted")
-        for name, count, side in (("written", self.written, self.authors),
-                                  ("about", self.about, self.concepts)):
-            if count > self.papers*side:
-                raise InputError(f"{name} = {count}; {self.papers} papers and {side} others have at most "
-                                 f"{self.papers*side} links")
 
     def scale(self,
         share:float,   # Of papers, authors, concepts and links
@@ -305,6 +300,9 @@ def make_published(
     "A made-up graph in the original's proportions."
     rng = np.random.default_rng(derive_seed(seed))
     def draw(count, rows, columns):
+        if count > rows*columns:
+            raise InputError(f"{count} links of {rows} papers and {columns} others: at most {rows*columns} "
+                             "were wanted")
         cells = rng.choice(rows*columns, count, replace=False)
         return np.stack([cells//columns, cells % columns], axis=1)
     n = shapes.papers
