@@ -907,7 +907,8 @@ def fill_tables(
 # %% ../nbs/1_foundations/18_runs.ipynb #05237daa
 rounding = 1e-6   # Two figures are one up to this share of them
 spreads = 2       # Standard deviations over the recorded seeds that a figure may be away
-verdicts = ("same", "within the spread", "within the interval, no other seed", "different")   # Best first
+verdicts = ("same", "within the spread", "within the interval, no other seed", "moved, no spread is known",
+            "different")   # Best first
 
 def compare_figures(
     recorded:dict,        # From `read_run`
@@ -921,7 +922,9 @@ def compare_figures(
             new = now["metrics"].get(part, {}).get(name)
             seeds = [run["metrics"].get(part, {}).get(name) for run in same_row]
             seeds = [one for one in seeds if one is not None]
-            interval = recorded["intervals"].get(part, {}).get(name)
+            ends = recorded["intervals"].get(part, recorded["intervals"].get("test", {})).get(name)
+            away = (ends[1] - ends[0])/2 if ends and part not in recorded["intervals"] else None
+            interval = ends if away is None or old is None else (old - away, old + away)  # as wide as on test
             found[f"{part} {name}"] = _judge_figure(old, new, seeds, interval)
     return found
 
@@ -930,7 +933,8 @@ def _judge_figure(old, new, seeds, interval):
     if math.isclose(old, new, rel_tol=rounding, abs_tol=rounding*1e-3): return "same"
     if len(seeds) > 1:
         return "within the spread" if abs(new - old) <= spreads*np.std(seeds, ddof=1) else "different"
-    return verdicts[2] if interval and interval[0] <= new <= interval[1] else "different"
+    if not interval: return "moved, no spread is known"
+    return verdicts[2] if interval[0] <= new <= interval[1] else "different"
 
 def compare_runs(
     recorded:dict|None,  # From `read_run`; None when there is none

@@ -264,6 +264,12 @@ def test_reproduce_names_the_machine_when_it_is_another_one(call, tmp_path, monk
     path.write_text(json.dumps(run | {"machine": describe_machine()}))
     _, out, err = call("reproduce", "--study", "duplicates", "--samples", "--out", tmp_path/"b")
     assert "loom" not in out and "this machine" not in err
+    run["metrics"]["test"]["row_f1"] += .001                          # and nothing says how far it may move
+    run["intervals"]["test"] = {}
+    for machine, wanted in (("a loom of 1804", 0), (describe_machine(), 1)):
+        path.write_text(json.dumps(run | {"machine": machine}))
+        code, out, _ = call("reproduce", "--study", "duplicates", "--samples", "--out", tmp_path/machine[:4])
+        assert code == wanted and "moved, no spread is known" in out
 
 
 def test_reproduce_notices_another_figure(call, tmp_path, monkeypatch, quick_rows):

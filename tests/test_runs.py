@@ -119,13 +119,21 @@ def test_rows_that_a_claim_leaves_out_are_rows_of_its_study():
     ({"f1": .70}, (.8235, .83, .82), "different"), ({"f1": .70}, (), "within the interval, no other seed"),
     ({"f1": .8235 + 1e-9}, (), "same"), ({"f1": .825}, (.8235, .83, .82), "within the spread"),
     ({"precision": .8 + 1e-8}, (.8235, .83), "same"), ({"precision": .3}, (.8235, .83), "different"),
-    ({"precision": None}, (), "different")])
+    ({"precision": None}, (), "different"), ({"precision": .79}, (), "moved, no spread is known")])
 def test_every_figure_is_judged_by_rounding_then_by_the_seeds(now, others, verdict):
     old = {"metrics": {"test": {"f1": .8235, "precision": .8, "recall": None}}, "data": {"sha256": "1"},
            "intervals": {"test": {"f1": [.6, .95]}}}
     new = old | {"metrics": {"test": old["metrics"]["test"] | now}}
     same_row = [old | {"metrics": {"test": old["metrics"]["test"] | {"f1": one}}} for one in others]
     assert runs.compare_runs(old, new, "f1", same_row) == verdict
+
+
+def test_a_figure_of_validation_may_move_as_far_as_that_of_the_test_part():
+    old = {"metrics": {"valid": {"f1": .7}, "test": {"f1": .8}}, "data": {"sha256": "1"},
+           "intervals": {"test": {"f1": [.75, .85]}}}
+    move = lambda to: old | {"metrics": old["metrics"] | {"valid": {"f1": to}}}
+    assert [runs.compare_runs(old, move(to), "f1") for to in (.7, .74, .76)] == [
+        "same", "within the interval, no other seed", "different"]
 
 
 def test_every_published_figure_on_the_front_page_carries_its_status():
