@@ -344,9 +344,10 @@ def _check_vectors(path):
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                fields = line.decode("utf-8").rstrip().split(" ")   # as gensim does: no other white space
+                fields = line.rstrip().decode("utf-8").split(" ")   # as gensim does: no other white space
                 width = width or len(fields)
-                good = len(fields) == width > 1 and all(abs(float(some)) <= most for some in fields[1:])
+                good = len(fields) == width > 1 and all(
+                    some == some.strip() and abs(float(some)) <= most for some in fields[1:])
             except ValueError: good = False                                # UnicodeDecodeError is one too
             if not good:
                 wanted = width - 1 if width and width > 1 else "its"

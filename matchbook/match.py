@@ -76,7 +76,7 @@ def open_catalogue(
 )->Catalogue:
     "A catalogue from a file. Raises `InputError` naming the row and the column of what is not in order."
     table, text = read_table(path, separator), tuple(text)
-    check_columns(table.columns, [name for name in (*text, id, hash) if name], path)
+    check_columns(table.columns, [name for name in (*text, id, hash) if name is not None], path)
     known = {name.strip().casefold(): name for name in table.columns}
     named = {kind: next((known[name] for name in names if name in known), None)
              for kind, names in usual_names.items()}

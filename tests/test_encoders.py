@@ -208,3 +208,10 @@ def test_refusals_say_what_is_wrong(call, said, monkeypatch, tmp_path):
 
 
 def test_no_texts_are_no_rows(): assert TfidfEncoder().fit(["a"]).embed([]).shape == (0, words.buckets)
+
+
+@pytest.mark.parametrize("odd", [b"4\x1c", b"4\x1c5", b"\x1f4"])
+def test_white_space_that_gensim_leaves_in_a_number_is_refused(tmp_path, odd):
+    path = tmp_path/"v.txt"
+    path.write_bytes(b"red 1 2\nblue 3 " + odd)
+    with pytest.raises(InputError, match="line 2: a word and 2 numbers"): encoders._check_vectors(path)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from matchbook.bundles import open_model
+from matchbook.datasets import InputError
 from matchbook.match import group_listings, match_catalogue, open_catalogue
 from matchbook.products.listings import read_listings
 from matchbook.products.untrained import (RecipeConfig, blend_scores, find_untrained, mirror, relate_scores,
@@ -333,3 +334,9 @@ def test_review_in_a_browser(browser, call, tmp_path):
     browser.set_window_size(390, 844)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     browser.set_window_size(1280, 900)
+
+
+def test_a_column_without_a_name_is_refused_by_name(tmp_path):
+    (tmp_path/"c.csv").write_text("id,title\n1,red mug\n2,blue mug\n")
+    for named in ({"text": [""]}, {"id": ""}, {"hash": ""}):
+        with pytest.raises(InputError, match="column"): open_catalogue(tmp_path/"c.csv", **named)

@@ -1,6 +1,7 @@
 "The paper graph: paths and positives against loops, what is refused and how it is said, every reader."
 import io
 import json
+import shutil
 import sys
 import tracemalloc
 import types
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from matchbook.datasets import InputError, load, read_graph
+from matchbook.datasets import InputError, load, locate, read_graph
 from matchbook.papers import graph as module
 from matchbook.papers.graph import (
     CompletePath,
@@ -645,3 +646,11 @@ def test_nodes_are_called_by_their_names():
         replace(graph, names={"term": ["ink"]})
     with pytest.raises(InputError, match="1 names of venue, but there are 0 nodes"):
         replace(graph, names={"venue": ["x"]})
+
+
+def test_an_empty_split_may_be_of_any_kind(tmp_path):
+    folder = tmp_path/"heco"
+    shutil.copytree(locate("heco-sample"), folder)
+    np.save(folder/"train_20.npy", np.zeros(0))
+    graph, _ = read_heco("heco-sample", folder)
+    assert len(graph.splits["train_20"]) == 0 and graph.splits["train_20"].dtype == np.int64
