@@ -427,7 +427,7 @@ def build_heco(
     splits = {name: np.asarray(rows) for name, rows in parts.items()
               if name.partition("_")[0] in ("train", "val", "test")}
     for name, rows in splits.items(): check_rows(rows, n, f"{where}, {name}")
-    splits = {name: rows.astype(np.int64) for name, rows in splits.items()}   # an empty one may be of any kind
+    splits = {name: rows.astype(np.int64) for name, rows in splits.items()}   # an empty one may be any
     graph = make_graph(target, sizes, edges, str(where), features=features, labels=parts["labels"],
                        paths={form.spell(name): square[name] for name in form.paths if name in square},
                        positives=square.get("pos"), splits=splits)
