@@ -513,6 +513,7 @@ def read_artifacts(
         path, n = folder/f"metapath_P{end}P.npz", sizes["paper"]
         if not path.exists(): continue
         starts, ends = read_array(path, "indptr"), read_array(path, "indices")
+        if ends.ndim != 1: raise InputError(f"{path}: indices of shape {ends.shape}; a list was wanted")
         fits = starts.shape == (n + 1,) and starts[0] == 0 and starts[-1] == len(ends)
         if not fits or (np.diff(starts) < 0).any():
             raise InputError(f"{path}: indptr does not fit {n} papers and {len(ends)} pairs")
