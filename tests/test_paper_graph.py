@@ -414,7 +414,7 @@ def test_a_graph_of_tables_that_do_not_fit_is_refused(change, said):
     ({"metapath_PAP": {"indptr": np.array([0, 2]), "indices": np.array([1, 0])}}, "does not fit 3 papers"),
     ({"metapath_PAP": {"indptr": np.array([0, 1, 2, 3]), "indices": np.array([1, 0])}}, "does not fit"),
     ({"metapath_PAP": {"indptr": np.array([0, 2, 1, 2]), "indices": np.array([1, 0])}}, "does not fit"),
-    ({"metapath_PAP": {"indptr": np.array([0, 1, 2, 2]), "indices": np.array(3.)}}, "shape (); a list was wanted"),
+    ({"metapath_PAP": {"indptr": np.array([0, 1, 2, 2]), "indices": np.array(3.)}}, "shape (); a list"),
     ({"metapath_PAP": {"indptr": np.array([0, 1, 2, 2]), "indices": np.array([1, 5])}}, "row 2: paper 5"),
     ({"features_papers": {"X": np.full((3, 2), np.nan)}}, "features of paper, row 0: a feature is NaN"),
 ])
