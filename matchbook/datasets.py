@@ -607,8 +607,9 @@ def read_parquet(
     "A parquet file as a table. Raises `InputError` when it is missing or something else."
     if not Path(path).is_file(): raise InputError(f"no such file: {path}")
     try: return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, KeyError) as error:        # KeyError: pandas' own notes are cut short
+        told = (str(error).splitlines() or ["damaged"])[0]
+        raise InputError(f"{path}: not a parquet file ({told})") from error
 
 def read_table(
     path:str|Path,               # .csv, .tsv, .jsonl, .parquet, perhaps packed; `-` is standard input

@@ -578,10 +578,13 @@ def _tell_qdrant(collection):
 def filter_payload(
     only,   # Field → the value wanted, or a list of values; or Qdrant's own `Filter`; None: all items
 ):          # A `qdrant_client.models.Filter`, or None
-    "A filter that wants all of the fields."
+    "A filter that wants all of the fields. Raises `InputError` for what is no field or value."
     from qdrant_client import models
+    from qdrant_client.local.json_path_parser import parse_json_path
     if only is None or isinstance(only, models.Filter): return only
     def match(name, value):
+        try: parse_json_path(name)
+        except ValueError: raise InputError(f"only {name!r}: the name of a field was wanted") from None
         several = value if isinstance(value, list) else [value]
         if not (isinstance(value, bool) or {type(one) for one in several} in ({str}, {int})):
             raise InputError(f"only {name} = {value!r}: one truth, or texts or whole numbers, was wanted")

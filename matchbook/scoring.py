@@ -126,7 +126,7 @@ def _read_parquet(path, size):
         with ParquetFile(path) as file:
             if not file.metadata.num_rows: raise InputError(f"{path} has no rows")
             for batch in file.iter_batches(batch_size=size): yield batch.to_pandas()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path}: not a Parquet file ({(str(error).splitlines() or [''])[0]})") from None
 
 # %% ../nbs/6_practice/69_scoring.ipynb #73d6764d

@@ -401,3 +401,13 @@ def test_the_table_and_the_page_hold_every_card():
     assert describe()["name"].tolist() == list(cards) == re.findall("^## (.+)$", cards_page(), re.M)
     if not (root/"data"/"README.md").exists(): pytest.skip("data/README.md is not made yet")
     assert (root/"data"/"README.md").read_text() == cards_page() + "\n"
+
+
+def test_parquet_whose_notes_for_pandas_are_damaged_is_refused(tmp_path):
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    note = {b"pandas": json.dumps({"index_columns": [], "columns": [{"name": "a"}]}).encode()}
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(note), tmp_path/"t.parquet")
+    with pytest.raises(InputError, match="not a parquet file"): datasets.read_parquet(tmp_path/"t.parquet")

@@ -475,3 +475,9 @@ def test_cells_are_added_until_enough_is_found():
     assert raise_probes(index, .8, 1.) <= 60
     for call in (lambda: raise_probes(build_index(rows), .8), lambda: raise_probes(index, .8, 1.2)):
         with pytest.raises(InputError, match="was wanted"): call()
+
+
+@pytest.mark.parametrize("name", ["", "a..b", "["])
+def test_a_filter_by_what_is_no_field_is_refused(name):
+    from matchbook.neighbours import filter_payload
+    with pytest.raises(InputError, match="name of a field"): filter_payload({name: "x"})

@@ -327,7 +327,7 @@ def visits(browser, address, htmls):
         record["console"] = [entry["message"] for entry in browser.get_log("browser")]
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        known = address, "data:", "blob:", "chrome:"   # the last: the browser's own first tab
+        known = address, "data:", "blob:", "chrome:", "chrome-untrusted:"   # two of the first tab
         record["foreign"] = sorted({url for url in asked if not url.startswith(known)})
         record["asked"] = len(asked)
         found[name] = record

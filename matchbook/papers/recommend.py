@@ -369,7 +369,8 @@ def recommend(
     if vectors.ndim != 2 or len(vectors) != graph.n:
         raise InputError(f"vectors {vectors.shape}, but there are {graph.n} papers")
     length = np.linalg.norm(vectors, axis=1)
-    if not length[paper]: raise InputError(f"the vector of paper {paper} is all zeros: near to nothing")
+    if graph.n > 1 and not length[paper]:
+        raise InputError(f"the vector of paper {paper} is all zeros: near to nothing")
     length = length.clip(1e-12)
     return make_list(graph, vectors @ vectors[paper]/(length*length[paper]), paper, **more)
 
