@@ -922,9 +922,10 @@ def compare_figures(
             new = now["metrics"].get(part, {}).get(name)
             seeds = [run["metrics"].get(part, {}).get(name) for run in same_row]
             seeds = [one for one in seeds if one is not None]
-            ends = recorded["intervals"].get(part, recorded["intervals"].get("test", {})).get(name)
-            away = (ends[1] - ends[0])/2 if ends and part not in recorded["intervals"] else None
-            interval = ends if away is None or old is None else (old - away, old + away)  # as wide as on test
+            interval = recorded["intervals"].get(part, {}).get(name)
+            tested = recorded["intervals"].get("test", {}).get(name)
+            if interval is None and tested and old is not None:            # as wide as that of the test part
+                interval = [old + sign*(tested[1] - tested[0])/2 for sign in (-1, 1)]
             found[f"{part} {name}"] = _judge_figure(old, new, seeds, interval)
     return found
 

@@ -404,10 +404,8 @@ def test_the_table_and_the_page_hold_every_card():
 
 
 def test_parquet_whose_notes_for_pandas_are_damaged_is_refused(tmp_path):
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
-    note = {b"pandas": json.dumps({"index_columns": [], "columns": [{"name": "a"}]}).encode()}
+    note = {b"pandas": b'{"index_columns": [], "columns": [{"name": "a"}]}'}
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(note), tmp_path/"t.parquet")
     with pytest.raises(InputError, match="not a parquet file"): datasets.read_parquet(tmp_path/"t.parquet")

@@ -13,9 +13,9 @@ from scipy import sparse
 
 from matchbook.datasets import InputError
 from matchbook.neighbours import (QdrantIndex, ShardedIndex, build_index, check_unit, connect_qdrant,
-                                  hash_bits, index_kinds, join, join_equal, join_hamming, join_near,
-                                  raise_probes, read_collection, saved_kinds, sharded_kinds, write_collection,
-                                  write_shards)
+                                  filter_payload, hash_bits, index_kinds, join, join_equal, join_hamming,
+                                  join_near, raise_probes, read_collection, saved_kinds, sharded_kinds,
+                                  write_collection, write_shards)
 
 forms = {"dense": np.asarray, "sparse": sparse.csr_matrix}
 both_forms = pytest.mark.parametrize("form", list(forms.values()), ids=list(forms))
@@ -479,5 +479,4 @@ def test_cells_are_added_until_enough_is_found():
 
 @pytest.mark.parametrize("name", ["", "a..b", "["])
 def test_a_filter_by_what_is_no_field_is_refused(name):
-    from matchbook.neighbours import filter_payload
     with pytest.raises(InputError, match="name of a field"): filter_payload({name: "x"})

@@ -172,9 +172,9 @@ def test_the_order_of_the_nodes_says_nothing_of_their_positives():
         n = len(labels)
         edges = {("paper", "term"): np.stack([np.arange(n), np.zeros(n, int)], axis=1)}
         graph = make_graph("paper", {"paper": n, "term": 1}, edges)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CompletePath)
+        with pytest.warns(CompletePath) as told:
             path = count_path(graph, "paper-term-paper", PathCuts(**cuts))
+        assert told[0].filename == __file__                           # who asked is told, not who counts
         found = choose_positives([path], 6)
         assert (found.sum(1) == 6).all()
         mine = [describe_pairs(found[labels == one][:, labels == one])["mean"] for one in range(3)]

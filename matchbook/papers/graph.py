@@ -91,13 +91,14 @@ def check_rows(
     rows:np.ndarray,   # Numbers of nodes
     size:int,          # How many nodes there are
     where:str,         # Named in the message
-)->None:
-    "Raise `InputError` for what are no numbers of nodes."
+)->np.ndarray:        # `(r,)` int64
+    "Numbers of nodes. Raises `InputError` for what are none."
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise InputError(f"{where}: {rows.dtype} {rows.shape}; numbers of nodes were wanted")
     bad = rows[(rows < 0) | (rows >= size)]
     if len(bad): raise InputError(f"{where}: node {bad[0]}, but there are {size}")
+    return rows.astype(np.int64)      # an empty list may be of any kind
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -135,7 +136,8 @@ class Graph:
             if not sparse.issparse(table) or table.shape != wanted:
                 got = f"shape {table.shape}" if sparse.issparse(table) else type(table).__name__
                 raise InputError(f"{name}: a sparse table of shape {wanted} was wanted, got {got}")
-        for name, rows in self.splits.items(): check_rows(rows, self.n, f"split {name}")
+        object.__setattr__(self, "splits", {name: check_rows(rows, self.n, f"split {name}")
+                                            for name, rows in self.splits.items()})
         checked = {name: check_features(values, self.sizes.get(name, 0), f"features of {name}")
                    for name, values in self.features.items()}
         object.__setattr__(self, "features", checked)
@@ -205,9 +207,7 @@ def hash_cells(
     "A number for each cell that says nothing of where it is."
     mixed = row.astype(np.uint64)*np.uint64(0x9E3779B97F4A7C15)
     mixed += (column.astype(np.uint64) + np.uint64(1))*np.uint64(0xC2B2AE3D27D4EB4F)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):     # as SplitMix64 mixes
-        mixed = (mixed ^ (mixed >> np.uint64(shift)))*np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    return pd.util.hash_array(mixed)
 
 def keep_top(
     table:sparse.csr_matrix,  # `(n, m)` numbers above zero
@@ -283,12 +283,11 @@ class CompletePath(UserWarning):
 def warn_complete(
     path:str,        # Types joined by `-`
     density:float,   # Share of all pairs that it joins
-    level:int = 2,   # Callers up to the one who is warned
 )->None:
-    "Warn where a path joins half of all pairs, or more."
+    "Warn the one who asked for a path that joins half of all pairs, or more."
     if density >= .5:
         warnings.warn(f"{path} joins {density:.1%} of all pairs: positives drawn from it are drawn from "
-                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=level + 1)
+                      "nearly everybody; cut it by idf, most or top", CompletePath, stacklevel=3)
 
 most_cells = 2**28   # Entries of one table, about 3 GB; what is more is refused
 
@@ -311,7 +310,7 @@ def count_path(
         held += parts[-1].nnz
         if held > most_cells: raise InputError(f"{path} joins more than {most_cells} pairs; cut it by top")
     if not pairs: raise InputError(f"{path} joins no two nodes ({cuts}); leave it out")
-    warn_complete(path, pairs/(first.shape[0]*(second.shape[1] - is_square)), 3)
+    warn_complete(path, pairs/(first.shape[0]*(second.shape[1] - is_square)))
     found = sparse.vstack(parts, format="csr")
     found.sort_indices()
     return found
@@ -424,10 +423,8 @@ def build_heco(
     square = {name: parts[name].astype(np.float32) for name in (*form.paths, "pos") if name in parts}
     for name, table in square.items():
         if table.shape != (n, n): raise InputError(f"{where}, {name}.npz: {table.shape}, {(n, n)} was wanted")
-    splits = {name: np.asarray(rows) for name, rows in parts.items()
+    splits = {name: check_rows(rows, n, f"{where}, {name}") for name, rows in parts.items()
               if name.partition("_")[0] in ("train", "val", "test")}
-    for name, rows in splits.items(): check_rows(rows, n, f"{where}, {name}")
-    splits = {name: rows.astype(np.int64) for name, rows in splits.items()}   # an empty one may be any
     graph = make_graph(target, sizes, edges, str(where), features=features, labels=parts["labels"],
                        paths={form.spell(name): square[name] for name in form.paths if name in square},
                        positives=square.get("pos"), splits=splits)

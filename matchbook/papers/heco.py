@@ -8,7 +8,7 @@ __all__ = ['networks', 'views', 'strip_cells', 'tuned', 'chosen', 'study', 'Spar
            'scale_rows', 'list_paths', 'list_positives', 'take_columns', 'Reader', 'start_weights', 'Transform',
            'NodeAttention', 'PartAttention', 'HeCoNetwork', 'walk_strips', 'PairSums', 'turn_pairs', 'contrast',
            'draw_few', 'Means', 'mean_of', 'MeansReader', 'MeansNetwork', 'ViewBatches', 'ViewLoss', 'HeCo', 'class_f1',
-           'Probe', 'train_probes', 'probe', 'describe_vectors', 'open_settings', 'make_vectors', 'ProbeConfig',
+           'Probe', 'train_probes', 'ProbeConfig', 'probe', 'describe_vectors', 'open_settings', 'make_vectors',
            'split_probing', 'run_papers']
 
 # %% ../../nbs/4_papers/41_heco.ipynb #aaae968b
@@ -260,7 +260,7 @@ def list_paths(
         if config.cuts is None and path in graph.paths:
             table = found[path] = sparse.csr_matrix(graph.paths[path])
             others = np.count_nonzero(table.data) - np.count_nonzero(table.diagonal())
-            warn_complete(f"{path}, as it is delivered,", others/max(1, graph.n*(graph.n - 1)), 3)
+            warn_complete(f"{path}, as it is delivered,", others/max(1, graph.n*(graph.n - 1)))
         else: found[path] = count_path(graph, path, config.cuts or PathCuts())
     return found
 
@@ -1000,13 +1000,26 @@ def train_probes(
         yield weight.detach().clone(), bias.detach().clone()
 
 # %% ../../nbs/4_papers/41_heco.ipynb #2717d759
+@dataclass(frozen=True)
+class ProbeConfig:
+    "How the straight line is found, see `probe`."
+    rate:float = .05     # Step of Adam
+    steps:int = 200      # How many
+    restarts:int = 50    # Classifiers, each from other weights
+
+    def __post_init__(self):
+        check_kinds(self)
+        for name in ("rate", "steps", "restarts"):
+            if not 0 < (value := getattr(self, name)) < np.inf:
+                raise InputError(f"probe.{name} = {value!r}; more than 0 was wanted")
+
 def probe(
     vectors:np.ndarray,        # `(n, d)`
     labels:np.ndarray,         # `(n,)` classes from 0
     parts:tuple,               # Numbers of the train, validation and test rows
-    rate:float = .05,          # Step of Adam
-    steps:int = 200,           # How many
-    restarts:int = 50,         # Classifiers, each from other weights
+    rate:float = ProbeConfig.rate,
+    steps:int = ProbeConfig.steps,
+    restarts:int = ProbeConfig.restarts,
     seed:int = 0,              # Of the weights
 )->Probe:
     "What a straight line reads from vectors: the step is chosen on valid, test is scored once."
@@ -1099,19 +1112,6 @@ def make_vectors(
     return unit_rows(find_parts(sum(paths)/len(paths) if features is None else unit_rows(features), width))
 
 # %% ../../nbs/4_papers/41_heco.ipynb #c7ad815f
-@dataclass(frozen=True)
-class ProbeConfig:
-    "How the straight line is found, see `probe`."
-    rate:float = .05     # Step of Adam
-    steps:int = 200      # How many
-    restarts:int = 50    # Classifiers, each from other weights
-
-    def __post_init__(self):
-        check_kinds(self)
-        for name in ("rate", "steps", "restarts"):
-            if not 0 < (value := getattr(self, name)) < np.inf:
-                raise InputError(f"probe.{name} = {value!r}; more than 0 was wanted")
-
 def split_probing(
     settings:dict,           # Name → value
 )->tuple[dict, dict]:        # Those of the probe, without `probe.`; the others

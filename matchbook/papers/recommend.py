@@ -344,10 +344,10 @@ def make_list(
     table = pd.DataFrame({"id": range(graph.n)}) if graph.table is None else graph.table
     year = table["year"].to_numpy(float) if "year" in table else np.full(graph.n, np.nan)
     if among is None: among = np.flatnonzero((year < year[paper]) | np.isnan(year[paper]))
-    else: check_rows(among, graph.n, "among")
+    else: among = check_rows(among, graph.n, "among")
     if not isinstance(count, Integral) or count < 1:
         raise InputError(f"count = {count!r}; a whole number from 1 was wanted")
-    among = np.setdiff1d(among, [paper]).astype(np.int64)
+    among = np.setdiff1d(among, [paper])
     if not np.isfinite(score[among]).all(): raise InputError("a score of a candidate is not finite")
     if not len(among): raise InputError(f"no paper is older than {table['id'].iloc[paper]}: nothing to list")
     guide, chosen = Guide(graph), among[np.argsort(-score[among], kind="stable")[:count]]
