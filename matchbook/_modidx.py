@@ -1469,6 +1469,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'matchbook/papers/recommend.py'),
                                             'matchbook.papers.recommend.score_words': ( '4_papers/recommend.html#score_words',
                                                                                         'matchbook/papers/recommend.py'),
+                                            'matchbook.papers.recommend.share_lists': ( '4_papers/recommend.html#share_lists',
+                                                                                        'matchbook/papers/recommend.py'),
                                             'matchbook.papers.recommend.show_weights': ( '4_papers/recommend.html#show_weights',
                                                                                          'matchbook/papers/recommend.py'),
                                             'matchbook.papers.recommend.spell_reason': ( '4_papers/recommend.html#spell_reason',

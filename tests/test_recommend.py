@@ -408,6 +408,29 @@ def test_text_and_popularity_take_the_best_at_the_first_moment(table):
     assert figure(score) == max(figure(score_popularity(lists.first, one)) for one in module.spans)
 
 
+def test_rows_of_one_command_train_once_and_say_what_they_say_alone(monkeypatch):
+    fitted, fit = [], module.HeCo.fit
+    monkeypatch.setattr(module.HeCo, "fit", lambda self, graph: fitted.append(self.seed) or fit(self, graph))
+    rows = ("heco", "text", "blend", "full-blend")
+    make = lambda model, seed=0: make_run(study, "papers-sample", model, "quick", seed, short)
+    together = [make(model) for model in rows]
+    assert fitted == [0, 0]                                        # once a moment
+    for model, run in zip(rows, together):
+        module._last_lists.clear()
+        alone = make(model)
+        assert run["metrics"] == alone["metrics"] and run["parameters"] == alone["parameters"]
+        if "history" in alone["details"]:                          # its seconds differ
+            first, second = (one["details"].pop("history")["rows"] for one in (run, alone))
+            assert [row["train_loss"] for row in first] == [row["train_loss"] for row in second]
+        assert run["details"] == alone["details"] and run["config"] == alone["config"]
+    took = [sum(run["seconds"].values()) for run in together]
+    assert took[2] > .8*took[0] and took[1] < .5*took[0]           # borrowed seconds count
+    fitted.clear(); make("full-blend")                             # asked again: made again
+    assert fitted == [0, 0]
+    fitted.clear(); make("heco", 1)
+    assert fitted == [1, 1]
+
+
 @pytest.mark.parametrize("preset", ["quick", "as_published"])
 def test_a_run_twice_is_the_same_to_the_last_digit(preset):
     settings = short if preset == "quick" else {"heco.training.epochs": 1, "heco.batch": 100}
