@@ -6,10 +6,10 @@
 __all__ = ['logger', 'damaged', 'cards', 'listing_columns', 'InputError', 'suggest', 'flush_to_disk', 'remove_path',
            'sweep_parts', 'write_whole', 'remove_folder', 'list_states', 'refuse_changes', 'check_array',
            'check_column', 'check_numbers', 'check_texts', 'check_sparse', 'number_groups', 'free_memory',
-           'check_memory', 'read_text', 'read_json', 'read_csv', 'parse_csv', 'check_columns', 'read_jsonl',
-           'parse_jsonl', 'find_separator', 'parse_entity', 'read_pairs', 'read_graph', 'read_edges', 'Card',
-           'register', 'find_card', 'read_parquet', 'read_table', 'cache_folder', 'locate', 'make_sample', 'download',
-           'load', 'fingerprint', 'describe', 'cards_page']
+           'check_memory', 'check_disk', 'read_text', 'read_json', 'read_csv', 'parse_csv', 'check_columns',
+           'read_jsonl', 'parse_jsonl', 'find_separator', 'parse_entity', 'read_pairs', 'read_graph', 'read_edges',
+           'Card', 'register', 'find_card', 'read_parquet', 'read_table', 'cache_folder', 'locate', 'make_sample',
+           'download', 'load', 'fingerprint', 'describe', 'cards_page']
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #1e96f50c
 import bz2, csv, difflib, gzip, hashlib, importlib.util, io, json, logging, lzma, os, re, shutil, sys
@@ -215,6 +215,16 @@ def check_memory(
     "Raise `InputError` when there is not as much memory, before the system ends the process."
     if wanted > (free := free_memory()):
         raise InputError(f"{what} takes {wanted/1e9:.1f} GB of memory or more; {free/1e9:.1f} GB are free")
+
+def check_disk(
+    wanted:float,      # Bytes, at least
+    folder:str|Path,   # Where they go, there or not yet
+    what:str,          # What they are, in the plural
+):
+    "Raise `InputError` when there is not as much room, before the work and not in the middle of it."
+    there = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.exists())
+    if wanted > (free := shutil.disk_usage(there).free):
+        raise InputError(f"{folder}: {what} take {wanted/1e6:,.0f} MB or more, {free/1e6:,.0f} MB are free")
 
 # %% ../nbs/1_foundations/10_datasets.ipynb #8517213d
 def read_text(

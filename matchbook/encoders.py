@@ -81,11 +81,20 @@ class TfidfEncoder:
         "Learn how seldom each term is."
         texts = list(texts)
         if not texts: raise InputError("no texts to learn term weights from")
-        return self._learn(self.count(texts))
+        return self.learn(self.count_seen(self.count(texts)), len(texts))
 
-    def _learn(self, rows):
-        seen, self.n_ = np.bincount(rows.indices, minlength=self.config.buckets), rows.shape[0]
-        self.idf_ = (np.log((1 + self.n_)/(1 + seen)) + 1).astype(np.float32)
+    def count_seen(self,
+        rows:sparse.csr_matrix,   # From `count`
+    )->np.ndarray:                # `(buckets,)` whole numbers
+        "How many texts have each term; those of several blocks of texts can be added."
+        return np.bincount(rows.indices, minlength=self.config.buckets)
+
+    def learn(self,
+        seen:np.ndarray,      # `(buckets,)` from `count_seen`
+        n:int,                # Texts
+    )->"TfidfEncoder":        # Itself
+        "Weights from how many texts have each term."
+        self.n_, self.idf_ = n, (np.log((1 + n)/(1 + seen)) + 1).astype(np.float32)
         return self
 
     def embed(self,
@@ -101,7 +110,7 @@ class TfidfEncoder:
         learn:bool = False,       # Learn first how seldom each term is in these rows
     )->sparse.csr_matrix:         # `(n, buckets)` float32, unit rows
         "Counted terms, weighted."
-        if learn: self._learn(rows)
+        if learn: self.learn(self.count_seen(rows), rows.shape[0])
         if self.config.damped: rows.data = 1 + np.log(rows.data)
         rows.data *= self.idf_[rows.indices]
         length = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())

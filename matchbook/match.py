@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['usual_names', 'longest', 'doubtful', 'enough', 'table_forms', 'Catalogue', 'find_text_column', 'open_catalogue',
-           'join_catalogues', 'KeptSteps', 'read_step', 'write_step', 'hold_folder', 'group_listings', 'Matches',
-           'read_labels', 'fix_labelled', 'match_catalogue', 'find_by_model', 'judge_pairs', 'threshold_for_size',
-           'choose_by_labels', 'lift_alone', 'expect_costs', 'write_matches', 'summarise_matches', 'draw_histogram',
-           'mark_words', 'show_examples', 'show_costs', 'show_matches', 'list_spaces', 'search_catalogue',
-           'measure_groups', 'time_match', 'run_match_growth']
+           'join_catalogues', 'KeptSteps', 'read_step', 'write_step', 'expect_room', 'hold_folder', 'group_listings',
+           'Matches', 'read_labels', 'fix_labelled', 'match_catalogue', 'find_by_recipe', 'find_by_model',
+           'judge_pairs', 'threshold_for_size', 'choose_by_labels', 'lift_alone', 'expect_costs', 'write_matches',
+           'summarise_matches', 'draw_histogram', 'mark_words', 'show_examples', 'show_costs', 'show_matches',
+           'list_spaces', 'search_catalogue', 'measure_groups', 'time_match', 'run_match_growth']
 
 # %% ../nbs/6_practice/61_match.ipynb #65221c8d
 import hashlib, html, io, json, re, shutil, tempfile, time
@@ -24,11 +24,13 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import __version__
-from .datasets import (InputError, check_column, check_columns, check_numbers, check_sparse,
-                                check_texts, logger, number_groups, read_table, suggest, write_whole)
+from .datasets import (InputError, check_column, check_columns, check_disk, check_memory,
+                                check_numbers, check_sparse, check_texts, logger, number_groups, read_table,
+                                suggest, write_whole)
 from .encoders import TfidfEncoder, clean_text
-from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_untrained, just_work,
-                                          keep_across, mirror, shipped_thresholds)
+from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_parts, find_untrained,
+                                          find_within, join_parts, just_work, keep_across, mirror,
+                                          pack_parts, shipped_thresholds)
 
 # %% ../nbs/6_practice/61_match.ipynb #476262a7
 usual_names = {"text": ("title", "name", "product_name", "product_title", "item_name", "product",
@@ -45,9 +47,16 @@ class Catalogue:
     hash:np.ndarray|None = None      # `(n,)` image hash in hex, empty where there is none
     side:np.ndarray|None = None      # `(n,)` 0 or 1, where two files are to be linked
     columns:tuple[str, ...] = ()     # What was read from where, for the report
-    digest:str = ""                  # sha256 of what was read
+    digest:str = ""                  # sha256 of what was read, and of `columns`
+    part:np.ndarray|None = None      # `(n,)` text, the blocking key; all are compared where there is none
 
     def __len__(self): return len(self.id)
+
+    @property
+    def crowd(self)->int:
+        "How many listings a listing is compared with, itself included, on average: a threshold goes by that."
+        if self.part is None or not len(self): return len(self)
+        return round(float((np.unique(self.part, return_counts=True)[1].astype(float)**2).sum()/len(self)))
 
 def find_text_column(
     table:pd.DataFrame,      # All columns text
@@ -73,10 +82,11 @@ def open_catalogue(
     id:str|None = None,             # Column of the id; found, or the row's number
     hash:str|None = None,           # Column of the image hash; found when left out
     separator:str|None = None,      # Of fields
+    within:str|None = None,         # Column of the blocking key: listings that differ in it are not compared
 )->Catalogue:
     "A catalogue from a file. Raises `InputError` naming the row and the column of what is not in order."
     table, text = read_table(path, separator), tuple(text)
-    check_columns(table.columns, [name for name in (*text, id, hash) if name is not None], path)
+    check_columns(table.columns, [name for name in (*text, id, hash, within) if name is not None], path)
     known = {name.strip().casefold(): name for name in table.columns}
     named = {kind: next((known[name] for name in names if name in known), None)
              for kind, names in usual_names.items()}
@@ -91,9 +101,19 @@ def open_catalogue(
     hashes = _read_hashes(table, hash, named["hash"], path)
     told = [f"text from {', '.join(text)}", f"id from {ids[1]}"]
     if hashes[1]: told.append(f"image hash from {hashes[1]}")
-    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
+    part = None if within is None else _read_parts(table, within, path)
+    if part is not None: told.append(f"compared within {within} ({len(np.unique(part))} values)")
+    digest = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    digest.update(json.dumps(told).encode())         # other columns of the same file are another catalogue
     return Catalogue(ids[0], texts.str.slice(0, longest).to_numpy(dtype=object), hashes[0],
-                     columns=tuple(told), digest=digest)
+                     columns=tuple(told), digest=digest.hexdigest(), part=part)
+
+def _read_parts(table, name, path):
+    "Blocking keys without the case and the space around them."
+    parts = table[name].str.strip().str.casefold()
+    empty = int((parts == "").sum())
+    if empty: logger.warning("%s: %d rows have no %s; they are compared with each other", path, empty, name)
+    return parts.to_numpy(dtype=object)
 
 def _read_ids(table, asked, found, path):
     "Ids and where they are from: a column that was asked for must do, one that was found may not."
@@ -124,11 +144,12 @@ def join_catalogues(
 )->Catalogue:          # Rows of the first, then of the second
     "Two catalogues to be linked: pairs within one are not asked for."
     both = [np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("id", "text")]
-    hashes = None if first.hash is None or second.hash is None else np.concatenate([first.hash, second.hash])
+    hashes, part = (None if a is None or b is None else np.concatenate([a, b])
+                    for a, b in ((first.hash, second.hash), (first.part, second.part)))
     side = np.repeat([0, 1], [len(first), len(second)])
     columns = (*first.columns, *(f"second file: {one}" for one in second.columns))
     digest = hashlib.sha256((first.digest + second.digest).encode()).hexdigest()
-    return Catalogue(*both, hashes, side, columns, digest)
+    return Catalogue(*both, hashes, side, columns, digest, part)
 
 # %% ../nbs/6_practice/61_match.ipynb #df016548
 class KeptSteps:
@@ -171,6 +192,16 @@ def write_step(
     write_whole(folder/f"{name}.safetensors", save(found))
     return found
 
+def expect_room(
+    catalogue:Catalogue,
+    config:RecipeConfig,
+)->tuple[float, float]:   # Bytes of memory and of disk: as much, or more
+    "What a match takes. A character of text makes 25 to 27 bytes of steps, of which two copies are held."
+    size = np.array([len(text) for text in catalogue.text], dtype=float)
+    if catalogue.part is None: return 50*size.sum(), 30*size.sum()
+    packs = pack_parts(catalogue.part, config.block)
+    return 50*max((size[rows].sum() for rows in packs), default=0.), 4*size.sum()
+
 @contextmanager
 def hold_folder(
     folder:str|Path,            # Where the results go; made when missing
@@ -190,8 +221,11 @@ def hold_folder(
         with FileLock(folder/".lock", timeout=0):
             for other in folder.glob(".steps-*"):              # of another catalogue, or of other settings
                 if other != steps: shutil.rmtree(other)
-            done = len(list(steps.glob("*.safetensors")))
-            if done: tell(f"{done} steps are done already; going on")
+            done = list(steps.glob("*.safetensors"))
+            if done: tell(f"{len(done)} steps are done already; going on")
+            memory, disk = expect_room(catalogue, config)
+            check_memory(memory, f"a match of {len(catalogue):,} listings")
+            check_disk(disk - sum(path.stat().st_size for path in done), folder, "steps and results")
             if engine is None: engine = KeptSteps if len(catalogue) > config.block else lambda *_: just_work
             yield engine(steps, tell)
             shutil.rmtree(steps, ignore_errors=True)
@@ -201,7 +235,8 @@ def hold_folder(
 def group_listings(
     found:sparse.csr_matrix,     # `(n, n)` scores, the same in both directions
     threshold:float,
-    texts:np.ndarray|None = None,   # `(n,)`; those that are the same once cleaned are one product
+    texts:np.ndarray|None = None,   # `(n,)`; those that are the same once cleaned are one product …
+    part:np.ndarray|None = None,    # `(n,)` … unless these blocking keys differ
 )->np.ndarray:                   # `(n,)` 0, 1, 2 … in the order of the first listing of each
     "The group of each listing."
     from matchbook.products.match_sets import cluster_scores
@@ -210,6 +245,9 @@ def group_listings(
     if texts is not None:
         texts = check_texts(texts, "texts", len(node))
         same = [clean_text(text) or f"\0{row}" for row, text in enumerate(texts)]
+        if part is not None:
+            part = check_column(part, "blocking keys", rows=len(node))
+            same = [f"{text}\0{key}" for text, key in zip(same, part)]
         node = pd.factorize(np.array(same, dtype=object))[0]
     pairs = sparse.coo_matrix(found)
     kept = pairs.data >= threshold
@@ -319,9 +357,9 @@ def match_catalogue(
         raise InputError(f"threshold {threshold}: above 0 and at most 1 was wanted")
     costs, wanted = {}, aims[aim] if precision is None else precision
     if bundle is None:
-        found = find_untrained(catalogue.text, config, catalogue.hash, catalogue.side, threads, work)
+        found = find_by_recipe(catalogue, config, threads, work)
         shipped = shipped_thresholds(catalogue.hash is not None)
-        costs, at = expect_costs(shipped, len(catalogue)), shipped.at(len(catalogue), wanted)
+        costs, at = expect_costs(shipped, catalogue.crowd), shipped.at(catalogue.crowd, wanted)
         chosen = f"shipped, {aim}" if precision is None else f"shipped, for a precision of {precision:g}"
     elif wanted is not None: raise InputError("a model knows one threshold; --threshold sets another")
     else:
@@ -333,7 +371,8 @@ def match_catalogue(
         found = fix_labelled(found, labels)
     if threshold is not None: at, chosen = threshold, "set by hand"
     if least == 2: found = lift_alone(found, at)
-    group = group_listings(found, at, None if catalogue.side is not None else _free(catalogue.text, labels))
+    same = None if catalogue.side is not None else _free(catalogue.text, labels)
+    group = group_listings(found, at, same, catalogue.part)
     return Matches(catalogue, found, at, chosen, group, costs)
 
 def _free(texts, labels):
@@ -343,6 +382,17 @@ def _free(texts, labels):
     for left, right in zip(apart.left, apart.right):
         if clean_text(texts[left]) == clean_text(texts[right]): texts[left] = texts[right] = ""
     return texts
+
+def find_by_recipe(
+    catalogue:Catalogue,
+    config:RecipeConfig,
+    threads:int = 1,            # Of sparse products
+    work:Callable = just_work,  # See `find_untrained`
+)->sparse.csr_matrix:           # `(n, n)` scores of the pairs in question
+    "What the recipe without training says, of the whole catalogue or within its parts."
+    c = catalogue
+    if c.part is None: return find_untrained(c.text, config, c.hash, c.side, threads, work)
+    return find_within(c.text, c.part, config, c.hash, c.side, threads, work)
 
 def find_by_model(
     catalogue:Catalogue,
@@ -356,11 +406,18 @@ def find_by_model(
     if bundle.reads == "catalogue":
         from matchbook.products.listings import Listings
         hashes = np.full(n, "", dtype=object) if c.hash is None else c.hash
-        found = bundle.model.find(Listings(c.id, c.text, hashes, np.arange(n)))
+        listings = Listings(c.id, c.text, hashes, np.arange(n))
+        if c.part is None: found = bundle.model.find(listings)
+        else:
+            (folder, digest), packs = _share_model(bundle), pack_parts(c.part, config.block)
+            jobs = ((f"found-{digest}-{number}",
+                     partial(_search_parts, folder, digest, listings[rows], c.part[rows]))
+                    for number, rows in enumerate(packs))
+            found = join_parts(work(jobs), packs, n)
         found = found.maximum(sparse.eye(n, format="csr", dtype=np.float32)).tocsr()
         if c.side is not None: found = keep_across(found, c.side)
-        return found, threshold_for_size(bundle.record, n)
-    proposed = sparse.triu(find_untrained(c.text, config, c.hash, c.side, threads, work), 1).tocoo()
+        return found, threshold_for_size(bundle.record, c.crowd)
+    proposed = sparse.triu(find_by_recipe(c, config, threads, work), 1).tocoo()
     kept = proposed.data >= doubtful
     left, right = proposed.row[kept].astype(np.int64), proposed.col[kept].astype(np.int64)
     score = judge_pairs(bundle, c.text, left, right, config.block, work)
@@ -375,11 +432,7 @@ def judge_pairs(
     work:Callable = just_work,   # See `find_untrained`
 )->np.ndarray:                   # `(p,)` float32
     "A model's scores, in steps named by its files. Each step takes along only what it is about."
-    from matchbook.bundles import hash_files
-    folder, config = bundle.folder.resolve(), bundle.model.config
-    digest = hashlib.sha256(json.dumps(hash_files(folder), sort_keys=True).encode()).hexdigest()[:12]
-    _models.clear()
-    _models[digest] = bundle.model
+    (folder, digest), config = _share_model(bundle), bundle.model.config
     vectors = np.zeros((len(texts), 0), dtype=np.float32)
     if hasattr(config, "encoder") and getattr(config, "of", "text") == "text":  # it compares vectors of texts
         jobs = ((f"vectors-{digest}-{at}", partial(_place_block, config.encoder, texts[at:at + block]))
@@ -392,7 +445,7 @@ def judge_pairs(
         for at in range(0, len(left), block):
             rows, place = np.unique([left[at:at + block], right[at:at + block]], return_inverse=True)
             about = texts[rows], vectors[rows], place.reshape(2, -1)
-            yield f"judged-{digest}-{at}", partial(_judge_block, str(folder), digest, *about)
+            yield f"judged-{digest}-{at}", partial(_judge_block, folder, digest, *about)
     return np.concatenate([np.zeros(0, dtype=np.float32), *(some["score"] for some in work(list_jobs()))])
 
 def _place_block(encoder, texts):
@@ -403,12 +456,29 @@ def _place_block(encoder, texts):
 
 _models = {}   # Digest → the model that this process, or this worker of Ray's, has opened
 
-def _judge_block(folder, digest, texts, vectors, pairs):
+def _share_model(bundle):
+    "A model's folder and digest: by these a step finds it, in this process or in another."
+    from matchbook.bundles import hash_files
+    folder = bundle.folder.resolve()
+    digest = hashlib.sha256(json.dumps(hash_files(folder), sort_keys=True).encode()).hexdigest()[:12]
+    _models.clear()
+    _models[digest] = bundle.model
+    return str(folder), digest
+
+def _take_model(folder, digest, reads):
     from matchbook.bundles import open_model
+    if digest not in _models: _models[digest] = open_model(folder, (reads,))
+    return _models[digest]
+
+def _search_parts(folder, digest, listings, part):
+    model = _take_model(folder, digest, "catalogue")
+    return find_parts(lambda mine: model.find(listings[mine]), part)
+
+def _judge_block(folder, digest, texts, vectors, pairs):
     from matchbook.products.listings import Items, Pairs
-    if digest not in _models: _models[digest] = open_model(folder, ("pairs",))
     items = Items(np.arange(len(texts)), texts, vectors, np.zeros((len(texts), 0), dtype=np.float32))
-    return {"score": _models[digest].score(Pairs(items, *pairs, np.zeros(pairs.shape[1], dtype=np.int64)))}
+    model = _take_model(folder, digest, "pairs")
+    return {"score": model.score(Pairs(items, *pairs, np.zeros(pairs.shape[1], dtype=np.int64)))}
 
 def threshold_for_size(
     record:dict,      # What a bundle says of itself
@@ -674,26 +744,27 @@ def run_match_growth(
     model:str,       # `match-growth`
     preset:str,      # `quick` takes small sizes
     seed:int,        # Of the made-up catalogues
-    settings:dict,   # `sizes`, `threads` (2)
+    settings:dict,   # `sizes`, `threads` (2), `parts`: values of a blocking key of these, 0 for none
     data:str|None,   # A file or folder to read instead
     device:str,      # Not used
 ):                   # An `Outcome`
     "Seconds and memory of `matchbook match`, and what its groups are worth."
     from matchbook.measures import bootstrap_interval
     from matchbook.products.listings import count_parts, read_listings, split_listings
-    from matchbook.runs import Outcome
+    from matchbook.runs import Outcome, fill_settings
     from matchbook.samples import draw_listings
-    usual = {"sizes": [10_000, 30_000, 100_000, 300_000, 1_000_000], "threads": 2}
+    usual = {"sizes": [10_000, 30_000, 100_000, 300_000, 1_000_000], "threads": 2, "parts": 0}
     if preset == "quick": usual["sizes"] = [1000, 4000]
-    settings, points = usual | settings, []
+    settings, points = fill_settings(usual, settings), []
     listings, digest = read_listings(dataset, data)
     split = split_listings(listings)
     found, first = time_match(Catalogue(listings.id, listings.title), settings["threads"])
     value = measure_groups(found.group, listings.group, split.test)
     for size in settings["sizes"]:
         made = draw_listings(n_groups=size//3 + 10, seed=seed).head(size)
-        points.append(time_match(Catalogue(made.posting_id.to_numpy(object), made.title.to_numpy(object)),
-                                 settings["threads"])[1])
+        part = pd.factorize(made.label_group)[0] % settings["parts"] if settings["parts"] else None
+        points.append(time_match(Catalogue(made.posting_id.to_numpy(object), made.title.to_numpy(object),
+                                           part=part), settings["threads"])[1])
         logger.info("%(rows)d rows, %(seconds).0f s, %(peak_mb).0f MB", points[-1])
     figures = {"match_seconds": first["seconds"], "match_row_f1": float(value.mean()),
                "match_largest": points[-1]["rows"], "match_largest_seconds": points[-1]["seconds"],

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from .datasets import InputError, check_array, check_column, read_json, suggest, write_whole
+from .datasets import (InputError, check_array, check_column, check_disk, check_memory, read_json,
+                                suggest, write_whole)
 
 # %% ../nbs/1_foundations/15_neighbours.ipynb #547fe40c
 def check_unit(
@@ -235,6 +236,7 @@ class Index:
         if sparse.issparse(self.items): raise InputError("sparse vectors are searched exactly; save the "
                                                          "texts instead")
         from safetensors.numpy import save
+        check_disk(self.items.nbytes*(1 if self.engine is None else 2), folder, "index files")
         data = save({"items": self.items})
         write_whole(Path(folder)/"items.safetensors", data)
         card = {"kind": self.kind, "model": model, "items": len(self.items),
@@ -409,6 +411,7 @@ def build_index(
         raise InputError(f"{kind} wants dense vectors; sparse ones have the exact join")
     if kind == "qdrant": return write_collection(items, links=links, breadth=breadth, **more)
     if kind == "exact" or not len(items): return Index(kind, items)
+    check_memory(items.nbytes, f"an index of {len(items):,} vectors")
     engine = make_engine(items, kind, cells, probes, seed, links, breadth)
     engine.add(items)
     return Index(kind, items, engine)
@@ -470,6 +473,8 @@ def write_shards(
     if not isinstance(items, np.ndarray) or items.ndim != 2 or items.dtype != np.float32 or not items.size:
         raise InputError(f"items: {told[0]} of shape {told[1]}; float32 `(m, d)`, m > 0, was wanted")
     faiss, digest, shards = open_faiss(), hashlib.sha256(), []
+    check_disk(items.nbytes, folder, "index files")
+    check_memory(3*min(rows, len(items))*items[0].nbytes, f"an index in files of {rows:,} vectors")
     starts = range(0, len(items), rows)
     for at in starts: check_unit(items[at:at + rows], f"items from row {at}")
     engine = make_engine(items, kind, cells, probes, seed)

@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -45,7 +44,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .batches import derive_seed, whole_folder
-from .datasets import InputError, read_json, remove_folder
+from .datasets import InputError, check_disk, check_memory, read_json, remove_folder
 from .runs import check_kinds, claim_place
 
 # %% ../nbs/1_foundations/17_training.ipynb #24929093
@@ -346,10 +345,8 @@ def check_room(
 ):
     "Raise `InputError` when two checkpoints of a model would not fit on the disk."
     size = sum(tensor.numel()*tensor.element_size() for tensor in tensors.values())
-    wanted, free = 8*size, shutil.disk_usage(folder).free   # each: weights, the best ones, two of AdamW
-    if wanted > free:
-        raise InputError(f"{folder}: checkpoints take {wanted/1e6:,.0f} MB, {free/1e6:,.0f} MB are free; "
-                         "MATCHBOOK_CACHE names another place")
+    try: check_disk(8*size, folder, "checkpoints")          # each: weights, the best ones, two of AdamW
+    except InputError as error: raise InputError(f"{error}; MATCHBOOK_CACHE names another place") from None
 
 # %% ../nbs/1_foundations/17_training.ipynb #9940da61
 def pack_optimizer(
@@ -730,6 +727,8 @@ def train(
     if not weights: raise ValueError("the model has no weights to train: none wants a gradient")
     if optimizer is None:
         optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    if not torch.cuda.is_available():                       # each: its gradient, two of AdamW
+        check_memory(sum(12.*weight.numel() for weight in weights), "training")
     kept = folder is None and (folder := claim_place()) is not None   # the run removes it when all is done
     if folder is not None:
         folder = Path(folder)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['aims', 'RecipeConfig', 'just_work', 'propose_neighbours', 'pair_cosines', 'mirror', 'relate_scores', 'blend_scores',
-           'weigh_titles', 'find_untrained', 'keep_across', 'ShippedThresholds', 'pair_curve', 'measure_thresholds',
-           'run_untrained', 'shipped_thresholds', 'ship_thresholds']
+           'weigh_titles', 'find_untrained', 'keep_across', 'learn_terms', 'pack_parts', 'find_parts', 'find_within',
+           'join_parts', 'ShippedThresholds', 'pair_curve', 'measure_thresholds', 'run_untrained', 'shipped_thresholds',
+           'ship_thresholds']
 
 # %% ../../nbs/3_products/39_untrained.ipynb #d23a06cc
 import json, time
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..datasets import InputError, check_column, check_numbers, check_sparse, check_texts, write_whole
@@ -182,15 +184,16 @@ def weigh_titles(
     config:TfidfConfig,    # Words or characters
     block:int = 20_000,    # Titles at a time
     work:Callable = just_work,   # See `find_untrained`
+    known:TfidfEncoder|None = None,   # Knows how rare a term is; else that is taken from these titles
 )->sparse.csr_matrix:      # `(n, d)` unit rows
-    "TF-IDF of a catalogue; how rare a term is is taken from the catalogue itself."
-    encoder, titles = TfidfEncoder(config), check_texts(titles, "titles")
+    "TF-IDF of a catalogue."
+    encoder, titles = known or TfidfEncoder(config), check_texts(titles, "titles")
     jobs = ((f"{config.unit}s-{at}", partial(_count_block, encoder, titles[at:at + block]))
             for at in range(0, len(titles), block))
     parts = [sparse.csr_matrix((some["data"], some["indices"], some["indptr"]),
                                (len(some["indptr"]) - 1, config.buckets)) for some in work(jobs)]
     if not parts: return sparse.csr_matrix((0, config.buckets), dtype=np.float32)
-    return encoder.weigh(sparse.vstack(parts, format="csr", dtype=np.float32), learn=True)
+    return encoder.weigh(sparse.vstack(parts, format="csr", dtype=np.float32), learn=known is None)
 
 def find_untrained(
     titles:np.ndarray,                    # `(n,)`
@@ -199,15 +202,16 @@ def find_untrained(
     side:np.ndarray|None = None,          # `(n,)` 0 or 1: which of two files to link a listing is of
     threads:int = 1,                      # Of the sparse product
     work:Callable = just_work,            # Does steps: called as `just_work` is, gives what it gives
+    terms:tuple = (None, None),           # From `learn_terms`; else learnt from these titles
 )->sparse.csr_matrix:                     # `(n, n)`: the score of each pair in question, ones in the diagonal
     "Everything that comes into question as the same product, scored, without labels."
     titles, c = check_texts(titles, "titles"), config
     if hashes is not None: hashes = check_column(hashes, "image hashes", rows=len(titles))
     if side is not None: side = check_numbers(side, "sides", 2, len(titles))
-    vectors = weigh_titles(titles, c.words, c.block, work)
+    vectors = weigh_titles(titles, c.words, c.block, work, terms[0])
     first, second = propose_neighbours(vectors, c, side, threads, work)
     cosine = c.share*pair_cosines(vectors, first, second)
-    vectors = weigh_titles(titles, c.chars, c.block, work)
+    vectors = weigh_titles(titles, c.chars, c.block, work, terms[1])
     jobs = ((f"cosines-{at}", partial(_score_block, vectors, first[at:at + 50*c.block],
                                       second[at:at + 50*c.block])) for at in range(0, len(first), 50*c.block))
     spelling = [np.zeros(0, dtype=np.float32), *(some["cosine"] for some in work(jobs))]
@@ -230,6 +234,102 @@ def keep_across(
     pairs = found.tocoo()
     across = side[pairs.row] != side[pairs.col]
     return sparse.csr_matrix((pairs.data[across], (pairs.row[across], pairs.col[across])), found.shape)
+
+# %% ../../nbs/3_products/39_untrained.ipynb #7ad701fe
+def _see_block(encoders, titles):
+    found = {}
+    for encoder in encoders:
+        seen = encoder.count_seen(encoder.count(titles))
+        term = np.flatnonzero(seen)
+        found |= {f"{encoder.config.unit}_term": term, f"{encoder.config.unit}_seen": seen[term]}
+    return found
+
+def learn_terms(
+    titles:np.ndarray,           # `(n,)`
+    config:RecipeConfig,         # `words`, `chars`, `block`
+    work:Callable = just_work,   # See `find_untrained`
+)->tuple[TfidfEncoder, TfidfEncoder]:   # Of words and of characters
+    "How rare each term is in a whole catalogue, of which one block is held at a time."
+    titles, encoders = check_texts(titles, "titles"), (TfidfEncoder(config.words), TfidfEncoder(config.chars))
+    total = [np.zeros(encoder.config.buckets, dtype=np.int64) for encoder in encoders]
+    jobs = ((f"seen-{at}", partial(_see_block, encoders, titles[at:at + config.block]))
+            for at in range(0, len(titles), config.block))
+    for some in work(jobs):
+        for encoder, seen in zip(encoders, total):
+            seen[some[f"{encoder.config.unit}_term"]] += some[f"{encoder.config.unit}_seen"]
+    return tuple(encoder.learn(seen, len(titles)) for encoder, seen in zip(encoders, total))
+
+def pack_parts(
+    part:np.ndarray,     # `(n,)` the blocking key of each listing
+    most:int = 20_000,   # Listings of a pack, unless one part alone has more
+)->list[np.ndarray]:     # Rows of each pack, part by part
+    "Whole parts, several together; a listing that is alone in its part has nobody to match and is in none."
+    if most < 1: raise InputError(f"most = {most}: one or more was wanted")
+    code, _ = pd.factorize(np.asarray(part))
+    size = np.bincount(code)
+    rows = np.argsort(code, kind="stable")
+    rows = rows[size[code[rows]] > 1]
+    if not len(rows): return []
+    ends = np.cumsum(size[size > 1])
+    cuts, begun = [], 0
+    for end, after in zip(ends, ends[1:]):
+        if after - begun > most:
+            cuts.append(end)
+            begun = end
+    return np.split(rows, cuts)
+
+def find_parts(
+    find:Callable,       # Rows → their scores, `(m, m)`
+    part:np.ndarray,     # `(n,)` the blocking key of each listing
+)->dict[str, np.ndarray]:   # `first`, `second` (rows), `score`: see `join_parts`
+    "The pairs of each part, found part by part."
+    found = [(np.zeros(0, np.int64),)*2 + (np.zeros(0, np.float32),)]
+    for mine in pack_parts(part, 1):
+        pairs = find(mine).tocoo()
+        found.append((mine[pairs.row], mine[pairs.col], pairs.data))
+    return dict(zip(("first", "second", "score"), map(np.concatenate, zip(*found))))
+
+def _find_untrained_parts(titles, part, config, hashes, side, threads, terms):
+    take = lambda column, mine: None if column is None else column[mine]
+    find = lambda mine: find_untrained(titles[mine], config, take(hashes, mine), take(side, mine), threads,
+                                       terms=terms)
+    return find_parts(find, part)
+
+def find_within(
+    titles:np.ndarray,                    # `(n,)`
+    part:np.ndarray,                      # `(n,)` the blocking key of each
+    config:RecipeConfig = RecipeConfig(),   # noqa: B008 (frozen)
+    hashes:np.ndarray|None = None,        # `(n,)` image hashes, empty where there is none
+    side:np.ndarray|None = None,          # `(n,)` 0 or 1: which of two files to link a listing is of
+    threads:int = 1,                      # Of the sparse product
+    work:Callable = just_work,            # See `find_untrained`
+)->sparse.csr_matrix:                     # `(n, n)`, as from `find_untrained`
+    "What comes into question within the parts of a catalogue. A step holds the listings of its own parts."
+    titles = check_texts(titles, "titles")
+    part = check_column(part, "blocking keys", rows=len(titles))
+    if hashes is not None: hashes = check_column(hashes, "image hashes", rows=len(titles))
+    if side is not None: side = check_numbers(side, "sides", 2, len(titles))
+    terms, packs = learn_terms(titles, config, work), pack_parts(part, config.block)
+    take = lambda column, rows: None if column is None else column[rows]
+    jobs = ((f"part-{number}", partial(_find_untrained_parts, titles[rows], part[rows], config,
+                                       take(hashes, rows), take(side, rows), threads, terms))
+            for number, rows in enumerate(packs))
+    return join_parts(work(jobs), packs, len(titles))
+
+def join_parts(
+    found:Iterable[dict[str, np.ndarray]],   # Of each pack: `first`, `second` (places in it), `score`
+    packs:list[np.ndarray],                  # From `pack_parts`
+    n:int,                                   # Listings
+)->sparse.csr_matrix:                        # `(n, n)`, ones in the diagonal of those that are in no pack
+    "The scores of all parts, by the rows of the catalogue."
+    alone = np.setdiff1d(np.arange(n), np.concatenate([np.zeros(0, np.int64), *packs]))
+    pairs = [(alone, alone, np.ones(len(alone), dtype=np.float32))]
+    pairs += [(rows[some["first"]], rows[some["second"]], some["score"])
+              for rows, some in zip(packs, found, strict=True)]
+    first, second, score = map(np.concatenate, zip(*pairs))
+    table = sparse.csr_matrix((score, (first, second)), (n, n))
+    table.sort_indices()
+    return table
 
 # %% ../../nbs/3_products/39_untrained.ipynb #47fdbd81
 aims = {"balanced": None, "careful": .9}   # Thresholds by name, and the precision each aims at
