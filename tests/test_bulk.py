@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from matchbook.bulk import lay_out
 from matchbook.bundles import write_bundle
 from matchbook.datasets import InputError
 from matchbook.products.listings import read_listings, read_pair_parts
@@ -79,6 +81,28 @@ def test_workers_hold_a_model_and_judge_the_same(place, tmp_path):
     out, err = ray.communicate(timeout=300)
     assert ray.returncode == 0 and "steps from judged-" in err, err
     assert same(tmp_path, "here", "two")
+
+
+def test_parts_of_a_catalogue_are_matched_by_two_workers(place):
+    table = pd.read_csv(place/"c.csv")
+    table.assign(shelf=np.arange(len(table)) % 7).to_csv(place/"c.csv", index=False)
+    _, err = start(place, "alone", "--within shelf").communicate(timeout=300)
+    assert "step part-1" in err, err
+    ray = start(place, "parts", "--within shelf --engine ray --workers 2")
+    out, err = ray.communicate(timeout=300)
+    table.to_csv(place/"c.csv", index=False)
+    assert ray.returncode == 0 and "steps from part-0 on, by Ray" in err, err
+    assert same(place, "alone", "parts")
+
+
+def test_what_several_steps_are_about_is_laid_down_once():
+    shared, blocks, laid = np.ones(3), [np.zeros(1), np.zeros(2)], []
+    put = lambda value: laid.append(value) or f"reference {len(laid)}"
+    jobs = lay_out([(f"s{n}", partial(max, shared, one, n, None)) for n, one in enumerate(blocks)], put)
+    assert [name for name, *_ in jobs] == ["s0", "s1"] and jobs[0][1] is max
+    assert [about for *_, about in jobs] == [["reference 1", "reference 2", 0, None],
+                                             ["reference 1", "reference 3", 1, None]]
+    assert len(laid) == 3 and laid[0] is shared
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,14 +173,14 @@ def test_reproduce_goes_on_where_it_was_stopped(monkeypatch, capsys, tmp_path):
         return stop.value.code, capsys.readouterr()
     dies = 2
     assert reproduce()[0] == 1
-    listed = json.loads((tmp_path/cli.list_name).read_text())
-    assert [there for place, there in listed.items() if place != "key"] == [True, True, False]
+    listed = json.loads((tmp_path/"unfinished.json").read_text())["runs"]
+    assert [path == place for place, path in listed.items()] == [True, True, False]
     dies = None
     code, said = reproduce()
-    last = next(place for place, there in listed.items() if there is False)
+    last = next(place for place, path in listed.items() if path is None)
     assert f"missing: {last}\n" in said.err
     assert code == 0 and made == ["self-only", "exact-title", "image-hash"] and "is there already" in said.err
-    assert len(json.loads(said.out)) == 3 and not (tmp_path/cli.list_name).exists()
+    assert len(json.loads(said.out)) == 3 and not (tmp_path/"unfinished.json").exists()
     reproduce()
     assert len(made) == 6                                  # a whole one is made again
     dies = 7
@@ -187,6 +188,83 @@ def test_reproduce_goes_on_where_it_was_stopped(monkeypatch, capsys, tmp_path):
     dies = None
     reproduce("--anew")
     assert len(made) == 10
+
+
+def test_several_rows_of_a_study_go_on_where_they_were_stopped(monkeypatch, capsys, tmp_path):
+    from matchbook import runs
+    make, made, dies = runs.make_run, [], 2
+
+    def count(*words, **more):
+        if len(made) == dies: raise KeyboardInterrupt
+        made.append(words[2])
+        return make(*words, **more)
+    monkeypatch.setattr(runs, "make_run", count)
+    rows = ["self-only", "exact-title", "image-hash"]
+
+    def run(*more, names=rows):
+        models = [word for name in names for word in ("--model", name)]
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["run", "duplicates", "--dataset", "shopee-sample", *models, "--out", str(tmp_path),
+                      "--json", *more])
+        return stop.value.code, capsys.readouterr()
+    run()
+    listed, = tmp_path.glob("unfinished-*.json")
+    assert [path is None for path in json.loads(listed.read_text())["runs"].values()] == [False, False, True]
+    dies = None
+    assert run("--seed", "1")[0] == 0 and made[2:] == rows        # another command takes nothing over
+    made.clear()
+    code, said = run()
+    assert code == 0 and made == ["image-hash"] and "missing: image-hash" in said.err
+    assert [one["model"] for one in json.loads(said.out)] == rows
+    assert not list(tmp_path.glob("unfinished*"))
+    made.clear()
+    run()
+    assert made == rows                                           # a whole one is made again
+    made.clear()
+    dies = 1
+    run()
+    dies = None
+    run("--anew")
+    assert made == [rows[0], *rows]
+    run(names=rows[:1])
+    assert not list(tmp_path.glob("unfinished*"))                 # of one run nothing can be missing
+
+
+def test_what_a_job_will_take_is_weighed_before_it_begins(monkeypatch, tmp_path):
+    import torch
+    from matchbook import datasets, match, neighbours
+    from matchbook.products.untrained import RecipeConfig
+    items = np.eye(8, dtype=np.float32)
+    catalogue = match.Catalogue(np.arange(3), np.array(["a"*400, "b"*300, "c"*300], dtype=object))
+    parts = match.Catalogue(catalogue.id, catalogue.text, part=np.array(["x", "y", "y"], dtype=object))
+    assert match.expect_room(catalogue, RecipeConfig()) == (50_000, 30_000)
+    assert match.expect_room(parts, RecipeConfig()) == (50*600, 4000)          # x is alone: nothing to do
+
+    def hold():
+        with match.hold_folder(tmp_path/"m", catalogue): pass
+
+    def learn():
+        training.train(torch.nn.Linear(100, 10), lambda epoch: [torch.ones(2, 100)],
+                       lambda model, batch: model(batch).sum(), config=training.TrainingConfig(epochs=1))
+    build = lambda: neighbours.build_index(items, "flat")
+    write = lambda: neighbours.write_shards(items, tmp_path/"s", "m", "flat", 4)
+    save = lambda: build().save(tmp_path/"i", "m")
+
+    def check(job, wanted, told, place, name, say):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, lambda *_: say(wanted))
+            job()
+            patch.setattr(place, name, lambda *_: say(wanted - 1))
+            with pytest.raises(InputError, match=told): job()
+    for job, wanted, told in ((build, 256, "an index of 8 vectors takes"),
+                              (hold, 50_000, "a match of 3 listings"),
+                              (write, 384, "an index in files of 4 vectors takes"),
+                              (learn, 12*1010, "training takes")):
+        check(job, wanted, told, datasets, "free_memory", lambda free: free)
+    for job, wanted, told in ((save, 512, "i: index files take 0 MB or more"),
+                              (write, 256, "s: index files take"),
+                              (hold, 30_000, "m: steps and results take")):
+        check(job, wanted, told, datasets.shutil, "disk_usage", lambda free: SimpleNamespace(free=free))
 
 
 def test_a_disk_without_room_is_told_before_the_work(monkeypatch, capsys, tmp_path):

@@ -14,9 +14,9 @@ import pytest
 from matchbook.bundles import open_model
 from matchbook.datasets import InputError
 from matchbook.match import group_listings, match_catalogue, open_catalogue
-from matchbook.products.listings import read_listings
-from matchbook.products.untrained import (RecipeConfig, blend_scores, find_untrained, mirror, relate_scores,
-                                          shipped_thresholds)
+from matchbook.products.listings import Listings, read_listings
+from matchbook.products.untrained import (RecipeConfig, ShippedThresholds, blend_scores, find_untrained,
+                                          mirror, relate_scores, shipped_thresholds)
 from matchbook.runs import read_run
 
 rows = [("a", "Red mug 300ml"), ("b", "red mug 300 ml"), ("c", "Blue desk lamp"), ("d", "desk lamp, blue"),
@@ -255,6 +255,114 @@ main(["match", "c.csv", "--out", sys.argv[1]])"""
     assert not list((tmp_path/"broken").glob(".steps-*"))
 
 
+# --- a blocking key ------------------------------------------------------------------------------------
+
+def keyed(tmp_path, name="k.csv", count=120):
+    titles = read_listings("shopee-sample")[0].title[:count]
+    shelf = [f" Shelf {n % 4} " if n % 8 < 4 else f"shelf {n % 4}" for n in range(count)]
+    table = pd.DataFrame({"id": [f"p{n}" for n in range(count)], "title": titles, "shelf": shelf})
+    table.to_csv(tmp_path/name, index=False)
+    return table
+
+
+def take_blocks(monkeypatch, size):
+    import matchbook.match as place
+    small, hold = RecipeConfig(block=size), place.hold_folder.__wrapped__
+    monkeypatch.setattr(hold, "__defaults__", (small, *hold.__defaults__[1:]))
+    monkeypatch.setattr(place.match_catalogue, "__defaults__",
+                        (*place.match_catalogue.__defaults__[:-2], small, None))
+
+
+def alike(one, other):
+    return all(Path(one, name).read_bytes() == Path(other, name).read_bytes()
+               for name in ("groups.csv", "pairs.csv"))
+
+
+def test_within_a_blocking_key_nothing_crosses_and_every_part_finds_its_own(call, tmp_path):
+    table = keyed(tmp_path)
+    table["shelf"] = table["shelf"].str.strip().str.lower()
+    table.loc[[0, 1, 4], "title"] = "the very same title of a mug"        # on shelves 0, 1 and 0 again
+    table.to_csv(tmp_path/"k.csv", index=False)
+    assert call("match", "k.csv", "--within", "shelf", "--out", "by")[0] == 0
+    part = dict(zip(table["id"], table["shelf"]))
+    pairs, groups = pd.read_csv("by/pairs.csv"), pd.read_csv("by/groups.csv")
+    assert len(pairs) > 10
+    assert all(part[left] == part[right] for left, right in zip(pairs["left"], pairs["right"]))
+    assert groups.groupby("group")["id"].agg(lambda some: len({part[one] for one in some})).max() == 1
+    assert groups["group"][0] == groups["group"][4] != groups["group"][1]
+    assert "compared within shelf (4 values)" in json.loads(Path("by/matches.json").read_text())["columns"]
+    assert call("match", "k.csv", "--out", "all")[0] == 0
+    groups = pd.read_csv("all/groups.csv")
+    assert groups["group"][0] == groups["group"][4] == groups["group"][1]
+
+
+def test_one_part_is_the_whole_and_the_size_of_a_step_changes_nothing(call, tmp_path, monkeypatch):
+    keyed(tmp_path).assign(one="x").to_csv("one.csv", index=False)
+    for out, more in (("plain", ()), ("one", ("--within", "one"))):
+        assert call("match", "one.csv", "--out", out, *more)[0] == 0
+    assert alike("plain", "one")
+    assert call("match", "k.csv", "--within", "shelf", "--out", "large")[0] == 0
+    take_blocks(monkeypatch, 35)
+    code, _, err = call("match", "k.csv", "--within", "shelf", "--out", "small")
+    assert code == 0 and "step part-3" in err and "step seen-105" in err and "part-4" not in err
+    assert alike("large", "small")
+
+
+def test_a_threshold_goes_by_how_many_a_listing_is_compared_with(tmp_path, monkeypatch):
+    keyed(tmp_path)
+    assert open_catalogue("k.csv").crowd == 120 and open_catalogue("k.csv", within="shelf").crowd == 30
+    monkeypatch.setattr(ShippedThresholds, "at", lambda self, n, precision=None: n/1000)
+    for more, size in (({}, 120), ({"within": "shelf"}, 30)):
+        assert match_catalogue(open_catalogue("k.csv", **more)).threshold == size/1000
+    uneven = write(tmp_path/"u.csv", "title,b\nmug,1\nlamp,1\nbed,1\ndesk,2\n")
+    assert open_catalogue(uneven, within="b").crowd == 2                      # (3·3 + 1·1)/4 is 2.5, to even
+
+
+def test_a_model_of_a_catalogue_searches_within_the_parts(call, tmp_path):
+    from matchbook.match import find_by_model
+    from matchbook.bundles import open_bundle
+    keyed(tmp_path)
+    assert call("run", "duplicates", "--dataset", "shopee-sample", "--model", "terms", "--preset", "quick",
+                "--out", "runs", "--save", "terms")[0] == 0
+    bundle, catalogue = open_bundle(tmp_path/"terms"), open_catalogue("k.csv", within="shelf")
+    found, _ = find_by_model(catalogue, bundle, RecipeConfig(block=35))
+    none = np.full(120, "", dtype=object)
+    for shelf in np.unique(catalogue.part):
+        mine = np.flatnonzero(catalogue.part == shelf)
+        own = Listings(catalogue.id[mine], catalogue.text[mine], none[mine], np.arange(len(mine)))
+        np.testing.assert_array_equal(found[mine][:, mine].toarray(),
+                                      np.maximum(bundle.model.find(own).toarray(), np.eye(len(mine))))
+        assert found[mine].nnz == found[mine][:, mine].nnz
+    code, _, err = call("match", "k.csv", "--within", "shelf", "--model", "terms", "--out", "m")
+    assert code == 0 and "step found-" in err, err
+
+
+def test_a_blocking_key_that_is_not_there_or_empty_is_told(call, tmp_path, caplog):
+    keyed(tmp_path)
+    code, _, err = call("match", "k.csv", "--within", "shelve", "--out", "x")
+    assert code == 2 and "did you mean 'shelf'" in err and "k.csv" in err
+    write(tmp_path/"other.csv", "id,title\na,mug\n")
+    code, _, err = call("match", "k.csv", "other.csv", "--within", "shelf", "--out", "x")
+    assert code == 2 and "other.csv" in err and "shelf" in err
+    write(tmp_path/"gaps.csv", "id,title,b\na,red mug,1\nb,red mug,\nc,red mug,\n")
+    code, _, err = call("match", "gaps.csv", "--within", "b", "--out", "gaps")
+    assert code == 0 and "2 rows have no b; they are compared with each other" in caplog.text
+    assert pd.read_csv("gaps/groups.csv")["group"].tolist() == [0, 1, 1]
+
+
+def test_steps_of_other_columns_of_the_same_file_are_not_taken(call, tmp_path, monkeypatch):
+    import matchbook.match as place
+    write(tmp_path/"two.csv", "id,name,note\n" + "".join(f"{n},mug {n//2},lamp {n//3}\n" for n in range(40)))
+    take_blocks(monkeypatch, 20)
+    assert call("match", "two.csv", "--text", "note", "--out", "straight")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "group_listings", lambda *some: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert call("match", "two.csv", "--text", "name", "--out", "again")[0] != 0
+    assert list((tmp_path/"again").glob(".steps-*/*"))
+    assert call("match", "two.csv", "--text", "note", "--out", "again")[0] == 0
+    assert Path("straight/pairs.csv").read_bytes() == Path("again/pairs.csv").read_bytes()
+
+
 class Trouble:
     "An `os.fsync` that fails the n-th time."
     def __init__(self, at, error): self.at, self.error, self.count, self.really = at, error, 0, os.fsync
@@ -268,12 +376,8 @@ class Trouble:
 @pytest.mark.parametrize("error, said", [(KeyboardInterrupt(), "stopped"),
                                          (OSError(28, "No space left on device"), "No space left on device")])
 def test_in_every_phase_a_stop_or_a_full_disk_loses_nothing(call, tmp_path, monkeypatch, error, said):
-    import matchbook.match as place
     write(tmp_path/"c.csv", "id,title\n" + "".join(f"{n},mug {n % 7} red {n % 5}\n" for n in range(40)))
-    small, hold = RecipeConfig(block=20), place.hold_folder.__wrapped__
-    monkeypatch.setattr(hold, "__defaults__", (small, *hold.__defaults__[1:]))
-    monkeypatch.setattr(place.match_catalogue, "__defaults__",
-                        (*place.match_catalogue.__defaults__[:-2], small, None))
+    take_blocks(monkeypatch, 20)
 
     def match(out, at=0):
         trouble = Trouble(at, error)
