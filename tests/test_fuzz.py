@@ -549,6 +549,10 @@ targets = {
     "find_untrained": Target((texts, st.none() | hexes | numbers, st.none() | truths),
                              lambda folder, titles, hashes, side: untrained.find_untrained(
                                  titles, hashes=hashes, side=side)),
+    "find_within": Target((texts, texts | numbers, st.none() | hexes | numbers, st.none() | truths),
+                          lambda folder, titles, part, hashes, side: untrained.find_within(
+                              titles, part, hashes=hashes, side=side)),
+    "pack_parts": Target((texts | truths, st.integers(-1, 4)), pass_to(untrained.pack_parts)),
     "keep_across": Target((tables, truths), pass_to(untrained.keep_across)),
     "propose_pairs": Target((st.lists(tables, max_size=2),), pass_to(pair_judge.propose_pairs)),
     "read_cells": Target((tables, places, places), pass_to(pair_judge.read_cells)),
@@ -581,7 +585,8 @@ targets = {
                        pass_to(batches.cut_rows)),
     "order_by_length": Target((whole_numbers.map(torch.from_numpy), st.integers(-1, 4)),
                               pass_to(batches.order_by_length)),
-    "group_listings": Target((tables, floats, st.none() | texts), pass_to(match.group_listings)),
+    "group_listings": Target((tables, floats, st.none() | texts, st.none() | texts),
+                             pass_to(match.group_listings)),
     "fix_labelled": Target((tables, answers), pass_to(match.fix_labelled)),
     "choose_by_labels": Target((tables, answers), pass_to(match.choose_by_labels)),
     "lift_alone": Target((tables, floats), pass_to(match.lift_alone)),
@@ -655,7 +660,8 @@ through = {
     "read_promise": "read_videos folder", "read_bangla": "read_jsonl",
     "read_bundle": "open_model",
     "bootstrap_measure": "bootstrap_interval", "pair_cosines": "weigh_titles", "pair_curve": "rank_rows",
-    "measure_sets": "rank_rows", "measure_each": "place_cited"}
+    "measure_sets": "rank_rows", "measure_each": "place_cited", "learn_terms": "find_within",
+    "find_parts": "find_within"}
 
 
 covered = (measures, neighbours, splits, match_sets, untrained, pair_judge, recommend, listings, pair_mlp,
@@ -666,7 +672,7 @@ left_out = {
     "find_near_pairs": "items", "make_list": "a graph",
     "recommend": "a graph", "prepare_graph": "a moment", "quote_lists": "a moment",
     "score_vectors": "a moment", "count_flips": "a model", "gather_sides": "a table of a network",
-    "judge_pairs": "a bundle", "show_examples": "pairs of a match"}
+    "judge_pairs": "a bundle", "show_examples": "pairs of a match", "join_parts": "packs of parts"}
 
 
 def takes_arrays(function):

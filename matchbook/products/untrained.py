@@ -265,7 +265,7 @@ def pack_parts(
 )->list[np.ndarray]:     # Rows of each pack, part by part
     "Whole parts, several together; a listing that is alone in its part has nobody to match and is in none."
     if most < 1: raise InputError(f"most = {most}: one or more was wanted")
-    code, _ = pd.factorize(np.asarray(part))
+    code, _ = pd.factorize(check_column(part, "blocking keys"), use_na_sentinel=False)
     size = np.bincount(code)
     rows = np.argsort(code, kind="stable")
     rows = rows[size[code[rows]] > 1]
