@@ -16,7 +16,8 @@ from matchbook.datasets import InputError
 from matchbook.match import group_listings, match_catalogue, open_catalogue
 from matchbook.products.listings import Listings, read_listings
 from matchbook.products.untrained import (RecipeConfig, ShippedThresholds, blend_scores, find_untrained,
-                                          mirror, relate_scores, shipped_thresholds)
+                                          find_within, learn_terms, mirror, relate_scores,
+                                          shipped_thresholds)
 from matchbook.runs import read_run
 
 rows = [("a", "Red mug 300ml"), ("b", "red mug 300 ml"), ("c", "Blue desk lamp"), ("d", "desk lamp, blue"),
@@ -306,6 +307,22 @@ def test_one_part_is_the_whole_and_the_size_of_a_step_changes_nothing(call, tmp_
     code, _, err = call("match", "k.csv", "--within", "shelf", "--out", "small")
     assert code == 0 and "step part-3" in err and "step seen-105" in err and "part-4" not in err
     assert alike("large", "small")
+
+
+@pytest.mark.parametrize("block", [20_000, 50])
+def test_parts_done_together_are_what_each_is_alone(block):
+    some, config = read_listings("shopee-sample")[0], RecipeConfig(block=block)
+    hashes, part = np.where(np.arange(len(some)) % 3, some.hash, ""), np.arange(len(some)) % 7
+    side, terms = np.arange(len(some)) // 7 % 2, learn_terms(some.title, config)
+    for across in (None, side):
+        found = find_within(some.title, part, config, hashes, across)
+        for one in range(7):
+            mine = np.flatnonzero(part == one)
+            alone = find_untrained(some.title[mine], config, hashes[mine],
+                                   None if across is None else across[mine],
+                                   terms=terms)
+            np.testing.assert_array_equal(found[mine][:, mine].toarray(), alone.toarray())
+            assert found[mine].nnz == alone.nnz > len(mine)
 
 
 def test_a_threshold_goes_by_how_many_a_listing_is_compared_with(tmp_path, monkeypatch):

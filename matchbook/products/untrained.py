@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..datasets import InputError, check_column, check_numbers, check_sparse, check_texts, write_whole
+from ..datasets import (InputError, check_column, check_numbers, check_sparse, check_texts,
+                                number_groups, write_whole)
 from ..encoders import TfidfConfig, TfidfEncoder, chars, words
 from ..measures import Ranked, rank_rows, row_f1_curve
 from ..neighbours import join_equal
@@ -195,6 +196,16 @@ def weigh_titles(
     if not parts: return sparse.csr_matrix((0, config.buckets), dtype=np.float32)
     return encoder.weigh(sparse.vstack(parts, format="csr", dtype=np.float32), learn=known is None)
 
+def _keep_apart(
+    vectors:sparse.csr_matrix,   # `(n, d)`
+    part:np.ndarray|None,        # `(n,)` a number each; none where all are of one part
+)->sparse.csr_matrix:            # `(n, e)`: the same numbers in columns that belong to one part each
+    "Rows of different parts get no term in common, so that no product of rows joins them."
+    if part is None: return vectors
+    key = np.repeat(part.astype(np.int64), np.diff(vectors.indptr))*vectors.shape[1] + vectors.indices
+    term, column = np.unique(key, return_inverse=True)
+    return sparse.csr_matrix((vectors.data, column, vectors.indptr), (vectors.shape[0], len(term)))
+
 def find_untrained(
     titles:np.ndarray,                    # `(n,)`
     config:RecipeConfig = RecipeConfig(),   # noqa: B008 (frozen)
@@ -203,15 +214,17 @@ def find_untrained(
     threads:int = 1,                      # Of the sparse product
     work:Callable = just_work,            # Does steps: called as `just_work` is, gives what it gives
     terms:tuple = (None, None),           # From `learn_terms`; else learnt from these titles
+    part:np.ndarray|None = None,          # `(n,)` blocking keys: listings that differ in it are not compared
 )->sparse.csr_matrix:                     # `(n, n)`: the score of each pair in question, ones in the diagonal
     "Everything that comes into question as the same product, scored, without labels."
     titles, c = check_texts(titles, "titles"), config
     if hashes is not None: hashes = check_column(hashes, "image hashes", rows=len(titles))
     if side is not None: side = check_numbers(side, "sides", 2, len(titles))
-    vectors = weigh_titles(titles, c.words, c.block, work, terms[0])
+    if part is not None: part = number_groups(part, "blocking keys", len(titles))
+    vectors = _keep_apart(weigh_titles(titles, c.words, c.block, work, terms[0]), part)
     first, second = propose_neighbours(vectors, c, side, threads, work)
     cosine = c.share*pair_cosines(vectors, first, second)
-    vectors = weigh_titles(titles, c.chars, c.block, work, terms[1])
+    vectors = _keep_apart(weigh_titles(titles, c.chars, c.block, work, terms[1]), part)
     jobs = ((f"cosines-{at}", partial(_score_block, vectors, first[at:at + 50*c.block],
                                       second[at:at + 50*c.block])) for at in range(0, len(first), 50*c.block))
     spelling = [np.zeros(0, dtype=np.float32), *(some["cosine"] for some in work(jobs))]
@@ -219,6 +232,7 @@ def find_untrained(
     found = mirror(np.minimum(cosine, 1), first, second, len(titles))
     found = relate_scores(blend_scores(found, c.near, c.blended, c.block))
     if hashes is None: return found
+    if part is not None: hashes = [f"{one} {key}" if one else one for one, key in zip(hashes, part)]
     same = join_equal(hashes)
     if side is not None: same = keep_across(same, side)
     return found.maximum(same).tocsr()
@@ -289,11 +303,9 @@ def find_parts(
         found.append((mine[pairs.row], mine[pairs.col], pairs.data))
     return dict(zip(("first", "second", "score"), map(np.concatenate, zip(*found))))
 
-def _find_untrained_parts(titles, part, config, hashes, side, threads, terms):
-    take = lambda column, mine: None if column is None else column[mine]
-    find = lambda mine: find_untrained(titles[mine], config, take(hashes, mine), take(side, mine), threads,
-                                       terms=terms)
-    return find_parts(find, part)
+def _find_pack(titles, part, config, hashes, side, threads, terms):
+    found = find_untrained(titles, config, hashes, side, threads, terms=terms, part=part).tocoo()
+    return {"first": found.row, "second": found.col, "score": found.data}
 
 def find_within(
     titles:np.ndarray,                    # `(n,)`
@@ -311,7 +323,7 @@ def find_within(
     if side is not None: side = check_numbers(side, "sides", 2, len(titles))
     terms, packs = learn_terms(titles, config, work), pack_parts(part, config.block)
     take = lambda column, rows: None if column is None else column[rows]
-    jobs = ((f"part-{number}", partial(_find_untrained_parts, titles[rows], part[rows], config,
+    jobs = ((f"part-{number}", partial(_find_pack, titles[rows], part[rows], config,
                                        take(hashes, rows), take(side, rows), threads, terms))
             for number, rows in enumerate(packs))
     return join_parts(work(jobs), packs, len(titles))
