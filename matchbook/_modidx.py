@@ -2219,8 +2219,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'matchbook/products/untrained.py'),
                                               'matchbook.products.untrained.blend_scores': ( '3_products/untrained.html#blend_scores',
                                                                                              'matchbook/products/untrained.py'),
-                                              'matchbook.products.untrained.find_parts': ( '3_products/untrained.html#find_parts',
-                                                                                           'matchbook/products/untrained.py'),
                                               'matchbook.products.untrained.find_untrained': ( '3_products/untrained.html#find_untrained',
                                                                                                'matchbook/products/untrained.py'),
                                               'matchbook.products.untrained.find_within': ( '3_products/untrained.html#find_within',

@@ -72,8 +72,8 @@ def lay_out(
         if isinstance(value, light): return value
         if id(value) not in laid: laid[id(value)] = value, put(value)   # held, so that its id stays its own
         return laid[id(value)][1]
-    return [(name, make.func, [lay(one) for one in make.args]) if isinstance(make, partial)
-            else (name, make, []) for name, make in jobs]
+    return [(name, make.func, [lay(one) for one in make.args])
+            if isinstance(make, partial) and not make.keywords else (name, make, []) for name, make in jobs]
 
 class RaySteps(KeptSteps):
     "Steps done by Ray's workers, several at a time."

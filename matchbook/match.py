@@ -28,9 +28,9 @@ from .datasets import (InputError, check_column, check_columns, check_disk, chec
                                 check_numbers, check_sparse, check_texts, logger, number_groups, read_table,
                                 suggest, write_whole)
 from .encoders import TfidfEncoder, clean_text
-from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_parts, find_untrained,
-                                          find_within, join_parts, just_work, keep_across, mirror,
-                                          pack_parts, shipped_thresholds)
+from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_untrained, find_within,
+                                          join_parts, just_work, keep_across, mirror, pack_parts,
+                                          shipped_thresholds)
 
 # %% ../nbs/6_practice/61_match.ipynb #476262a7
 usual_names = {"text": ("title", "name", "product_name", "product_title", "item_name", "product",
@@ -471,8 +471,11 @@ def _take_model(folder, digest, reads):
     return _models[digest]
 
 def _search_parts(folder, digest, listings, part):
-    model = _take_model(folder, digest, "catalogue")
-    return find_parts(lambda mine: model.find(listings[mine]), part)
+    model, found = _take_model(folder, digest, "catalogue"), []
+    for mine in pack_parts(part, 1):                        # one part alone
+        pairs = model.find(listings[mine]).tocoo()
+        found.append((mine[pairs.row], mine[pairs.col], pairs.data))
+    return dict(zip(("first", "second", "score"), map(np.concatenate, zip(*found))))
 
 def _judge_block(folder, digest, texts, vectors, pairs):
     from matchbook.products.listings import Items, Pairs

@@ -103,6 +103,8 @@ def test_what_several_steps_are_about_is_laid_down_once():
     assert [about for *_, about in jobs] == [["reference 1", "reference 2", 0, None],
                                              ["reference 1", "reference 3", 1, None]]
     assert len(laid) == 3 and laid[0] is shared
+    named = partial(sorted, shared, reverse=True)
+    assert lay_out([("s", named), ("t", max)], put) == [("s", named, []), ("t", max, [])]   # nothing is lost
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")

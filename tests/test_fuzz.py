@@ -660,8 +660,7 @@ through = {
     "read_promise": "read_videos folder", "read_bangla": "read_jsonl",
     "read_bundle": "open_model",
     "bootstrap_measure": "bootstrap_interval", "pair_cosines": "weigh_titles", "pair_curve": "rank_rows",
-    "measure_sets": "rank_rows", "measure_each": "place_cited", "learn_terms": "find_within",
-    "find_parts": "find_within"}
+    "measure_sets": "rank_rows", "measure_each": "place_cited", "learn_terms": "find_within"}
 
 
 covered = (measures, neighbours, splits, match_sets, untrained, pair_judge, recommend, listings, pair_mlp,

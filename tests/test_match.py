@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from matchbook.bundles import open_model
+from matchbook.bundles import open_bundle, open_model
 from matchbook.datasets import InputError
-from matchbook.match import group_listings, match_catalogue, open_catalogue
+from matchbook.match import find_by_model, group_listings, match_catalogue, open_catalogue
 from matchbook.products.listings import Listings, read_listings
 from matchbook.products.untrained import (RecipeConfig, ShippedThresholds, blend_scores, find_untrained,
                                           find_within, learn_terms, mirror, relate_scores,
@@ -319,8 +319,7 @@ def test_parts_done_together_are_what_each_is_alone(block):
         for one in range(7):
             mine = np.flatnonzero(part == one)
             alone = find_untrained(some.title[mine], config, hashes[mine],
-                                   None if across is None else across[mine],
-                                   terms=terms)
+                                   None if across is None else across[mine], terms=terms)
             np.testing.assert_array_equal(found[mine][:, mine].toarray(), alone.toarray())
             assert found[mine].nnz == alone.nnz > len(mine)
 
@@ -336,8 +335,6 @@ def test_a_threshold_goes_by_how_many_a_listing_is_compared_with(tmp_path, monke
 
 
 def test_a_model_of_a_catalogue_searches_within_the_parts(call, tmp_path):
-    from matchbook.match import find_by_model
-    from matchbook.bundles import open_bundle
     keyed(tmp_path)
     assert call("run", "duplicates", "--dataset", "shopee-sample", "--model", "terms", "--preset", "quick",
                 "--out", "runs", "--save", "terms")[0] == 0

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['aims', 'RecipeConfig', 'just_work', 'propose_neighbours', 'pair_cosines', 'mirror', 'relate_scores', 'blend_scores',
-           'weigh_titles', 'find_untrained', 'keep_across', 'learn_terms', 'pack_parts', 'find_parts', 'find_within',
-           'join_parts', 'ShippedThresholds', 'pair_curve', 'measure_thresholds', 'run_untrained', 'shipped_thresholds',
+           'weigh_titles', 'find_untrained', 'keep_across', 'learn_terms', 'pack_parts', 'find_within', 'join_parts',
+           'ShippedThresholds', 'pair_curve', 'measure_thresholds', 'run_untrained', 'shipped_thresholds',
            'ship_thresholds']
 
 # %% ../../nbs/3_products/39_untrained.ipynb #d23a06cc
@@ -291,17 +291,6 @@ def pack_parts(
             cuts.append(end)
             begun = end
     return np.split(rows, cuts)
-
-def find_parts(
-    find:Callable,       # Rows → their scores, `(m, m)`
-    part:np.ndarray,     # `(n,)` the blocking key of each listing
-)->dict[str, np.ndarray]:   # `first`, `second` (rows), `score`: see `join_parts`
-    "The pairs of each part, found part by part."
-    found = [(np.zeros(0, np.int64),)*2 + (np.zeros(0, np.float32),)]
-    for mine in pack_parts(part, 1):
-        pairs = find(mine).tocoo()
-        found.append((mine[pairs.row], mine[pairs.col], pairs.data))
-    return dict(zip(("first", "second", "score"), map(np.concatenate, zip(*found))))
 
 def _find_pack(titles, part, config, hashes, side, threads, terms):
     found = find_untrained(titles, config, hashes, side, threads, terms=terms, part=part).tocoo()
