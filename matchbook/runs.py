@@ -798,12 +798,13 @@ def headline_table(
     "The best row of each study beside what it has to be compared with."
     lines = []
     for plan, roles, top in headline_rows(folder):
-        said = {role: f"{show_figure(figure)} ({row})" for role, (row, figure) in roles.items()}
+        digits = 4 if plan.lower_is_better else 3                # errors are small, and so are their differences
+        said = {role: f"{show_figure(figure, digits)} ({row})" for role, (row, figure) in roles.items()}
         other = f", on {top['dataset']}" if top and top["dataset"] != plan.main else ""
         if like := said.get("best row of its kind"): other += f"; our best row that reads no more: {like}"
         lines.append({
-            "question": plan.about, "data": plan.main,
-            "measure": plan.measure + (" (lower is better)" if plan.lower_is_better else ""),
+            "question": f"**{plan.name}**: {plan.about} ({plan.main}, {plan.measure}"
+                        + (", lower is better)" if plan.lower_is_better else ")"),
             **{role: said.get(role, "") for role in ("best row", "the original's way", "baseline")},
             "best published": f"{top['figure']} ({top['model']}{other}; {top['status']})" if top else ""})
     return pd.DataFrame(lines)

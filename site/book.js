@@ -28,7 +28,15 @@
       const column = rows.map((row) => row.cells[c]).filter(Boolean), shown = column.map(text).filter((s) => !nothing.test(s));
       if (shown.length && shown.every((s) => number.test(s))) {
         table.dataset[`c${c}`] = "number";
-        [head.cells[c], ...column].forEach((cell) => cell.classList.add("number"));
+        const told = column.some((cell) => text(cell).length > 26);   // a figure, its spread, and words: a line each
+        [head.cells[c], ...column].forEach((cell) => cell.classList.add(told ? "told" : "number"));
+        if (told) column.forEach((cell) => {
+          if (text(cell).length > 90) cell.classList.add("long");
+          for (const sign of [" (", " ["]) {
+            const first = cell.firstChild, at = first?.nodeType === Node.TEXT_NODE ? first.data.indexOf(sign) : -1;
+            if (at > 0) first.splitText(at + 1).before(document.createElement("br"));
+          }
+        });
       } else column.forEach((cell) => cell.classList.add(text(cell).length <= 26 ? "short" : "long"));
       if (text(head.cells[c]).length <= 16) head.cells[c].classList.add("short");
     }

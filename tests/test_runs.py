@@ -74,9 +74,10 @@ def test_a_changed_figure_is_noticed():
 def test_the_readme_prints_what_the_run_files_hold():
     lines = [line.strip("| ").split(" | ") for line in (root/"README.md").read_text().splitlines()
              if line.startswith("| ")]
-    table = {line[1]: dict(zip(lines[0], line)) for line in lines[2:]}
+    table = {line[0].partition("**: ")[0].strip("* "): dict(zip(lines[0], line)) for line in lines[2:]}
     for name in ("duplicates", "pairs", "papers"):
         plan = open_study(name)
+        assert f"{plan.about} ({plan.main}, {plan.measure})" in table[name]["question"]
         runs = [run for run in read_runs(results, name, plan.main)
                 if run["preset"] in ("best", "paper", "plain")]
         held = {}
@@ -85,8 +86,8 @@ def test_the_readme_prints_what_the_run_files_hold():
         best = max(held, key=lambda row: np.mean(held[row]))
         tested = np.mean([run["metrics"]["test"][plan.measure] for run in runs
                           if (run["model"], run["preset"]) == best])
-        assert table[plan.main]["best row"].startswith(f"{tested:.3f} ")
-        assert table[plan.main]["best row"].endswith(f"(`{best[0]}`)")
+        assert table[name]["best row"].startswith(f"{tested:.3f} ")
+        assert table[name]["best row"].endswith(f"(`{best[0]}`)")
 
 
 def test_the_original_of_the_front_page_is_chosen_on_validation_and_names_what_was_replaced(tmp_path):

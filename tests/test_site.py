@@ -473,6 +473,20 @@ def test_a_table_is_copied_for_a_spreadsheet_and_as_markdown(two_tables):
     assert as_csv.text == "copy as CSV"                          # it says again what it does
 
 
+def test_the_table_of_the_front_page_shows_whole_and_copies_as_it_was_written(browser, address):
+    show(browser, address + "index.html", width=1300)
+    wide, seen = browser.execute_script(
+        "const box = document.querySelector('.table-box'); return [box.scrollWidth, box.clientWidth]")
+    assert wide <= seen
+    browser.execute_script("navigator.clipboard.writeText = async (text) => { window.copied = text }")
+    browser.execute_script("document.querySelectorAll('.table-tools button')[1].click()")
+    wait(browser, .1)
+    rows = browser.execute_script("return window.copied").splitlines()
+    written = re.findall(r"^\|.*\|$", (root/"README.md").read_text("utf-8"), re.M)[2:]
+    bare = lambda line: re.sub("[*`]", "", line).replace("’", "'")
+    assert [bare(line) for line in rows[2:]] == [bare(line) for line in written]
+
+
 def test_where_nothing_may_be_copied_the_table_is_marked(two_tables):
     from selenium.webdriver.common.by import By
     browser = two_tables
