@@ -798,7 +798,7 @@ def headline_table(
     "The best row of each study beside what it has to be compared with."
     lines = []
     for plan, roles, top in headline_rows(folder):
-        digits = 4 if plan.lower_is_better else 3                # errors are small, and so are their differences
+        digits = 4 if plan.lower_is_better else 3        # errors are small, and so are their differences
         said = {role: f"{show_figure(figure, digits)} ({row})" for role, (row, figure) in roles.items()}
         other = f", on {top['dataset']}" if top and top["dataset"] != plan.main else ""
         if like := said.get("best row of its kind"): other += f"; our best row that reads no more: {like}"
