@@ -697,8 +697,10 @@ def results_table(
 def to_markdown(
     table:pd.DataFrame,  # From `results_table`
 )->str:                  # A pipe table; commands as code
-    "A table as Markdown."
-    def cell(name, value): return f"`{value}`" if name == "command" else str(value)
+    "A table as Markdown; what is missing is an empty cell."
+    def cell(name, value):
+        if value is None or value != value: return ""
+        return f"`{value}`" if name == "command" else str(value)
     lines = [list(table.columns), ["---"]*len(table.columns),
              *([cell(name, value) for name, value in row.items()] for row in table.to_dict("records"))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
