@@ -931,6 +931,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'matchbook.measures.class_measures': ( '1_foundations/measures.html#class_measures',
                                                                            'matchbook/measures.py'),
                                     'matchbook.measures.compare': ('1_foundations/measures.html#compare', 'matchbook/measures.py'),
+                                    'matchbook.measures.f1_at_share': ('1_foundations/measures.html#f1_at_share', 'matchbook/measures.py'),
                                     'matchbook.measures.fit_calibration': ( '1_foundations/measures.html#fit_calibration',
                                                                             'matchbook/measures.py'),
                                     'matchbook.measures.halve': ('1_foundations/measures.html#halve', 'matchbook/measures.py'),

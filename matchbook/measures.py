@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['calibrations', 'Ranked', 'rank_rows', 'row_scores', 'row_f1_curve', 'halve', 'choose_row_threshold', 'map_at_r',
            'check_scores', 'reliability', 'calibration_error', 'Calibration', 'fit_calibration', 'binary_measures',
-           'choose_threshold', 'list_measures', 'class_measures', 'bootstrap_interval', 'bootstrap_measure',
-           'Difference', 'compare', 'Ranking', 'rank_over_datasets']
+           'choose_threshold', 'f1_at_share', 'list_measures', 'class_measures', 'bootstrap_interval',
+           'bootstrap_measure', 'Difference', 'compare', 'Ranking', 'rank_over_datasets']
 
 # %% ../nbs/1_foundations/16_measures.ipynb #ec6ac726
 from collections.abc import Callable
@@ -227,6 +227,23 @@ def choose_threshold(
     f1[:-1][score[1:] == score[:-1]] = -1                                 # rows of one score come in together
     best = int(f1.argmax())
     return halve(score[best], score[best + 1], kind) if best + 1 < len(score) else float(score[best])
+
+# %% ../nbs/1_foundations/16_measures.ipynb #n00290
+def f1_at_share(
+    precision:float,  # As measured
+    recall:float,     # Likewise
+    share:float,      # Of positives where both were measured
+    to:float,         # The share asked for
+)->float:             # F1
+    "F1 of the same decisions where positives are rarer or more common. Raises `InputError` outside (0, 1)."
+    for name, value in (("share", share), ("to", to)):
+        if not 0 < value < 1: raise InputError(f"{name} = {value}; a share between 0 and 1 was wanted")
+    for name, value in (("precision", precision), ("recall", recall)):
+        if not 0 <= value <= 1: raise InputError(f"{name} = {value}; a number from 0 to 1 was wanted")
+    if not precision*recall: return 0.
+    alarms = recall*share*(1 - precision)/(precision*(1 - share))
+    moved = recall*to/(recall*to + alarms*(1 - to))
+    return 2*moved*recall/(moved + recall)
 
 # %% ../nbs/1_foundations/16_measures.ipynb #33a20748
 def list_measures(

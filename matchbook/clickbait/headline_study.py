@@ -21,7 +21,7 @@ from .headlines import (HeadlineModel, HeadlineParts, LinearConfig, LinearHeadli
                                            MajorityHeadlines, Posts, headline_intervals, judge_noise,
                                            measure_headlines, read_headline_parts)
 from ..datasets import InputError, suggest
-from ..measures import choose_threshold, reliability
+from ..measures import choose_threshold, f1_at_share, reliability
 from ..products.pairs import check_setting
 from ..runs import Outcome, open_study, replace_setting, table_rows
 
@@ -251,7 +251,10 @@ def compare_marks(
     runs:list[dict],   # Of one dataset, with the details that `run_headlines` keeps
 )->list[dict]:         # A row of the table each: figures, how far from `marks`, and the diagnosis
     "The rows of the best settings beside the marks; means over the seeds."
-    found = []
+    found, kept = [], {}
+    for run in runs: kept.setdefault((run["model"], run["preset"]), []).append(run)
+    def clickbait(run): return run["data"]["counts"]["test_clickbait"]/run["data"]["counts"]["test"]
+    cut = next((clickbait(run) for run in runs if run["preset"] == "best+split=field"), None)
     for row in table_rows(runs):
         if row["preset"] != "best" or row["model"] == "majority": continue
         line = {"row": row["model"], "n": row["n"]}
@@ -262,7 +265,12 @@ def compare_marks(
                 away = sign*(value - mark)
                 line[f"{measure} {'≤' if sign < 0 else '≥'} {mark}"] = (
                     f"{'reached' if away >= 0 else 'missed'} by {abs(away):.4f}")
-        best = [max(run["details"]["thresholds"]["f1"]) for run in runs
-                if (run["model"], run["preset"]) == (row["model"], "best")]
-        found.append(line | {"best f1 of all thresholds (diagnosis)": f"{np.mean(best):.4f}"})
+        seeds = kept[row["model"], "best"]
+        best = [max(run["details"]["thresholds"]["f1"]) for run in seeds]
+        line["best f1 of all thresholds (diagnosis)"] = f"{np.mean(best):.4f}"
+        if cut:
+            moved = [f1_at_share(run["metrics"]["test"]["precision"], run["metrics"]["test"]["recall"],
+                                 clickbait(run), cut) for run in seeds]
+            line[f"f1 with {cut:.1%} clickbait, as in `field` (diagnosis)"] = f"{np.mean(moved):.4f}"
+        found.append(line)
     return found
