@@ -62,7 +62,7 @@ class FineTuneConfig:
     update_dropout:float = .1    # Before the update
     monitor:str = "mse"          # The figure of validation that says which epoch is best
     warmup_steps:int = 0         # In which the rate rises, in place of a share of the training
-    training:TrainingConfig = TrainingConfig(epochs=3, learning_rate=1e-4, schedule="linear", warmup=.1,
+    training:TrainingConfig = TrainingConfig(epochs=2, learning_rate=5e-5, schedule="linear", warmup=.1,
                                              clip_norm=1., precision="auto", patience=2)
 
     def __post_init__(self):

@@ -53,7 +53,7 @@ def count_update(
             sum(weight.numel() for weight in model.parameters()))
 
 # %% ../../nbs/2_clickbait/24_lora.ipynb #e23f3076
-light = replace(FineTuned.best.training, learning_rate=1e-3)
+light = replace(FineTuned.best.training, epochs=3, learning_rate=1e-3)
 lora = replace(FineTuned.best, tuning="lora", head_rate=1., training=light)
 dora = replace(lora, tuning="dora")
 adapters = replace(lora, tuning="adapters", rank=24)    # a sixteenth of the width, as the third original has
