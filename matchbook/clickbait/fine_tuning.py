@@ -277,7 +277,8 @@ class FineTuned(HeadlineModel):
     kind = "fine-tuned-headlines"
     best = FineTuneConfig()
     quick = replace(best, max_length=24,
-                    training=replace(best.training, epochs=1, patience=None, precision="no"))
+                    training=replace(best.training, epochs=1, learning_rate=1e-4, patience=None,
+                                     precision="no"))
     as_published = FineTuneConfig(    # but for fp16, which needs a GPU: bf16 in its place
         base="bert-base-uncased", clean=True, max_length=128, pad="full", pool="cls", batch=48, head_rate=1.,
         target="mean", class_target="label", class_share=.99, checkpointing=True, monitor="f1",
