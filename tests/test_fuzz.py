@@ -651,7 +651,8 @@ def test_a_wrong_answer_is_noticed(monkeypatch):
 through = {
     **dict.fromkeys(("row_scores", "row_f1_curve", "halve", "choose_row_threshold", "map_at_r"), "rank_rows"),
     **dict.fromkeys(("make_engine", "open_faiss"), "build_index"), "read_collection": "write_collection",
-    "calibration_error": "binary_measures", "check_unit": "join", "draw_negatives": "split_by_cluster",
+    "calibration_error": "binary_measures", "check_unit": "join", "check_cosine": "join",
+    "draw_negatives": "split_by_cluster",
     "find_pair_leaks": "check_leaks", "leak_report": "check_leaks", "read_arrays": "read_videos npz",
     "read_judged": "read_posts", "read_instances": "read_official", "read_headline_parts": "read_posts",
     "read_array": "read_artifacts", "read_abstract": "read_openalex", "read_work": "read_openalex",
@@ -671,7 +672,8 @@ left_out = {
     "find_near_pairs": "items", "make_list": "a graph",
     "recommend": "a graph", "prepare_graph": "a moment", "quote_lists": "a moment",
     "score_vectors": "a moment", "count_flips": "a model", "gather_sides": "a table of a network",
-    "judge_pairs": "a bundle", "show_examples": "pairs of a match", "join_parts": "packs of parts"}
+    "f1_at_share": "four numbers", "judge_pairs": "a bundle",
+    "show_examples": "pairs of a match", "join_parts": "packs of parts"}
 
 
 def takes_arrays(function):

@@ -424,7 +424,7 @@ def test_rows_of_one_command_train_once_and_say_what_they_say_alone(monkeypatch)
             assert [row["train_loss"] for row in first] == [row["train_loss"] for row in second]
         assert run["details"] == alone["details"] and run["config"] == alone["config"]
     took = [sum(run["seconds"].values()) for run in together]
-    assert took[2] > .8*took[0] and took[1] < .5*took[0]           # borrowed seconds count
+    assert took[2] > .8*took[0] and took[1] < .8*took[0]           # borrowed seconds count
     fitted.clear(); make("full-blend")                             # asked again: made again
     assert fitted == [0, 0]
     fitted.clear(); make("heco", 1)
