@@ -241,8 +241,7 @@ def f1_at_share(
     for name, value in (("precision", precision), ("recall", recall)):
         if not 0 <= value <= 1: raise InputError(f"{name} = {value}; a number from 0 to 1 was wanted")
     if not precision*recall: return 0.
-    alarms = recall*share*(1 - precision)/(precision*(1 - share))
-    moved = recall*to/(recall*to + alarms*(1 - to))
+    moved = to/(to + (1 - to)*(1 - precision)/precision*share/(1 - share))
     return 2*moved*recall/(moved + recall)
 
 # %% ../nbs/1_foundations/16_measures.ipynb #33a20748

@@ -465,6 +465,8 @@ targets = {
     "reliability": Target((scores, truths, st.integers(-1, 12)), pass_to(measures.reliability)),
     "fit_calibration": Target((scores, truths, st.sampled_from((*measures.calibrations, "x"))),
                               pass_to(measures.fit_calibration)),
+    "f1_at_share": Target((st.floats(0, 1) | floats,)*4, pass_to(measures.f1_at_share),
+                          lambda f1: 0 <= f1 <= 1),
     "rank_rows": Target((matrices, numbers, st.none() | numbers, st.none() | numbers),
                         pass_to(rank)),
     "list_measures": Target((st.lists(hnp.arrays(np.int64, few, elements=st.integers(-1, 60)) | numbers,
@@ -672,8 +674,7 @@ left_out = {
     "find_near_pairs": "items", "make_list": "a graph",
     "recommend": "a graph", "prepare_graph": "a moment", "quote_lists": "a moment",
     "score_vectors": "a moment", "count_flips": "a model", "gather_sides": "a table of a network",
-    "f1_at_share": "four numbers", "judge_pairs": "a bundle",
-    "show_examples": "pairs of a match", "join_parts": "packs of parts"}
+    "judge_pairs": "a bundle", "show_examples": "pairs of a match", "join_parts": "packs of parts"}
 
 
 def takes_arrays(function):

@@ -1,5 +1,6 @@
 "Reading lists: what may be known when, places and scores against loops, reasons against sets, and refusals."
 import dataclasses
+import time
 
 import numpy as np
 import pandas as pd
@@ -410,7 +411,11 @@ def test_text_and_popularity_take_the_best_at_the_first_moment(table):
 
 def test_rows_of_one_command_train_once_and_say_what_they_say_alone(monkeypatch):
     fitted, fit = [], module.HeCo.fit
-    monkeypatch.setattr(module.HeCo, "fit", lambda self, graph: fitted.append(self.seed) or fit(self, graph))
+    def fit_slowly(self, graph):
+        fitted.append(self.seed)
+        time.sleep(.5)                                             # much longer than all else, on any machine
+        return fit(self, graph)
+    monkeypatch.setattr(module.HeCo, "fit", fit_slowly)
     rows = ("heco", "text", "blend", "full-blend")
     make = lambda model, seed=0: make_run(study, "papers-sample", model, "quick", seed, short)
     together = [make(model) for model in rows]
@@ -424,7 +429,7 @@ def test_rows_of_one_command_train_once_and_say_what_they_say_alone(monkeypatch)
             assert [row["train_loss"] for row in first] == [row["train_loss"] for row in second]
         assert run["details"] == alone["details"] and run["config"] == alone["config"]
     took = [sum(run["seconds"].values()) for run in together]
-    assert took[2] > .8*took[0] and took[1] < .8*took[0]           # borrowed seconds count
+    assert took[2] > .8*took[0] and took[1] < .5*took[0]           # borrowed seconds count
     fitted.clear(); make("full-blend")                             # asked again: made again
     assert fitted == [0, 0]
     fitted.clear(); make("heco", 1)
