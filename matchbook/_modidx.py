@@ -2348,6 +2348,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'matchbook.runs.declare': ('1_foundations/runs.html#declare', 'matchbook/runs.py'),
                                 'matchbook.runs.describe_commit': ('1_foundations/runs.html#describe_commit', 'matchbook/runs.py'),
                                 'matchbook.runs.describe_machine': ('1_foundations/runs.html#describe_machine', 'matchbook/runs.py'),
+                                'matchbook.runs.describe_processor': ('1_foundations/runs.html#describe_processor', 'matchbook/runs.py'),
                                 'matchbook.runs.describe_versions': ('1_foundations/runs.html#describe_versions', 'matchbook/runs.py'),
                                 'matchbook.runs.draw_cost': ('1_foundations/runs.html#draw_cost', 'matchbook/runs.py'),
                                 'matchbook.runs.draw_headlines': ('1_foundations/runs.html#draw_headlines', 'matchbook/runs.py'),

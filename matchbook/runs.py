@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['studies', 'packages', 'run_keys', 'claim_keys', 'claim_statuses', 'rounding', 'spreads', 'verdicts', 'Outcome',
-           'NoSuchRow', 'Study', 'declare', 'open_study', 'describe_versions', 'describe_machine', 'describe_commit',
-           'reset_peak', 'peak_memory_mb', 'PrivateMemory', 'measure_alone', 'results_folder', 'run_path', 'write_run',
-           'read_run', 'read_runs', 'parse_settings', 'show_value', 'fill_settings', 'replace_setting', 'name_variant',
-           'fits_kind', 'spell_kind', 'check_kinds', 'open_part', 'is_writer', 'claim_place', 'keep_places',
-           'find_work', 'spell_command', 'make_run', 'find_mixed', 'count_seeds', 'table_rows', 'repeat_command',
-           'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims', 'claims_table', 'pick_best',
-           'headline_rows', 'headline_table', 'draw_headlines', 'label_row', 'draw_cost', 'fill_tables',
-           'compare_figures', 'compare_runs']
+           'NoSuchRow', 'Study', 'declare', 'open_study', 'describe_versions', 'describe_processor', 'describe_machine',
+           'describe_commit', 'reset_peak', 'peak_memory_mb', 'PrivateMemory', 'measure_alone', 'results_folder',
+           'run_path', 'write_run', 'read_run', 'read_runs', 'parse_settings', 'show_value', 'fill_settings',
+           'replace_setting', 'name_variant', 'fits_kind', 'spell_kind', 'check_kinds', 'open_part', 'is_writer',
+           'claim_place', 'keep_places', 'find_work', 'spell_command', 'make_run', 'find_mixed', 'count_seeds',
+           'table_rows', 'repeat_command', 'summarise', 'show_figure', 'results_table', 'to_markdown', 'read_claims',
+           'claims_table', 'pick_best', 'headline_rows', 'headline_table', 'draw_headlines', 'label_row', 'draw_cost',
+           'fill_tables', 'compare_figures', 'compare_runs']
 
 # %% ../nbs/1_foundations/18_runs.ipynb #08f3dde6
 import hashlib, importlib, importlib.util, json, math, multiprocessing, os, platform, re, shlex, shutil
@@ -215,12 +215,27 @@ def describe_versions(
         except metadata.PackageNotFoundError: continue
     return found
 
+_instructions = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+def describe_processor(
+    listed:str,  # As /proc/cpuinfo lists them
+)->str:          # Empty when that has no name; a name alone, such as `AMD EPYC`, can be many processors'
+    "The first processor, so that two which round differently are told apart."
+    lines = (line.partition(":") for line in listed.partition("\n\n")[0].splitlines())
+    found = {name.strip(): value.strip() for name, _, value in lines}
+    flags = found.get("flags", "").split()
+    if not found.get("model name"): return ""
+    kind = " ".join(f"{name} {found[name]}" for name in ("cpu family", "model", "stepping") if name in found)
+    able = [words for flag, words in _instructions.items() if flag in flags][:1]
+    more = "; ".join(filter(None, (kind.removeprefix("cpu "), *able)))
+    return found["model name"] + f" ({more})"*bool(more)
+
 def describe_machine(
 )->str:  # Processor, cores, memory, GPU
     "The kind of machine, in a line."
-    try: model = next(line.partition(":")[2].strip() for line in
-                      Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration): model = platform.processor() or platform.machine()
+    try: model = describe_processor(Path("/proc/cpuinfo").read_text())
+    except OSError: model = ""
+    model = model or platform.processor() or platform.machine()
     try: memory = f"{os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30:.0f} GiB"
     except (ValueError, OSError, AttributeError): memory = "memory unknown"
     torch = sys.modules.get("torch")                           # not loaded: then nothing ran on a GPU

@@ -44,7 +44,7 @@ class FineTuneConfig:
     context:bool = False         # Also read the article's title and description
     max_length:int = 48          # Tokens read of a post and its context, signs included
     pad:str = "bucket"           # Batches of near-equal length; or `full`: all padded to `max_length`
-    pool:str = "mean"            # Of the last states: their `mean`, the first (`cls`) or the `last` one
+    pool:str = "mean"            # Of the last states: the `mean` of the post's, the first (`cls`), the `last`
     dropout:float = .1           # Before the heads
     target:str = "votes"         # Of the strength: the `mean`, or the share of the four steps in the `votes`
     class_target:str = "votes"   # Of the class: the `label`, or the share of `votes` above one half
@@ -176,11 +176,13 @@ class HeadlineNetwork(nn.Module):
         "What the encoder makes of each post."
         width = self.config.max_length if self.config.pad == "full" else None
         ids, mask = batch["ids"].padded(self.pad, width)
-        more = {"token_type_ids": batch["sides"].padded(0, width)[0]} if self.two_sides else {}
+        sides = batch["sides"].padded(0, width)[0]
+        more = {"token_type_ids": sides} if self.two_sides else {}
         states = self.encoder(input_ids=ids, attention_mask=mask.long(), **more).last_hidden_state.float()
         if self.config.pool == "cls": return states[:, 0]
         if self.config.pool == "last": return states[torch.arange(len(states)), mask.sum(1) - 1]
-        return (states*mask[:, :, None]).sum(1)/mask.sum(1, keepdim=True)
+        own = mask & (sides == 0)
+        return (states*own[:, :, None]).sum(1)/own.sum(1, keepdim=True).clamp(min=1)
 
     def forward(self,
         batch:Table,
