@@ -863,6 +863,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'matchbook.match._as_csv': ('6_practice/match.html#_as_csv', 'matchbook/match.py'),
                                  'matchbook.match._as_parquet': ('6_practice/match.html#_as_parquet', 'matchbook/match.py'),
                                  'matchbook.match._check_pairs': ('6_practice/match.html#_check_pairs', 'matchbook/match.py'),
+                                 'matchbook.match._count_width': ('6_practice/match.html#_count_width', 'matchbook/match.py'),
+                                 'matchbook.match._find_encoder': ('6_practice/match.html#_find_encoder', 'matchbook/match.py'),
                                  'matchbook.match._free': ('6_practice/match.html#_free', 'matchbook/match.py'),
                                  'matchbook.match._judge_block': ('6_practice/match.html#_judge_block', 'matchbook/match.py'),
                                  'matchbook.match._name_pairs': ('6_practice/match.html#_name_pairs', 'matchbook/match.py'),

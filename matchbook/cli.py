@@ -409,7 +409,7 @@ def match(
     if engine == "ray":
         from matchbook.bulk import start_ray
         steps = start_ray(workers)
-    with hold_folder(out, listings, tell=say, engine=steps) as work:
+    with hold_folder(out, listings, tell=say, engine=steps, bundle=bundle) as work:
         found = match_catalogue(listings, aim, precision, threshold, said, least, threads, work,
                                 bundle=bundle)
         files = write_matches(found, out, form)

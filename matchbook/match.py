@@ -27,7 +27,7 @@ from . import __version__
 from .datasets import (InputError, check_column, check_columns, check_disk, check_memory,
                                 check_numbers, check_sparse, check_texts, logger, number_groups, read_table,
                                 suggest, write_whole)
-from .encoders import TfidfEncoder, clean_text
+from .encoders import TfidfEncoder, TransformerEncoder, clean_text
 from .products.untrained import (RecipeConfig, ShippedThresholds, aims, find_untrained, find_within,
                                           join_parts, just_work, keep_across, mirror, pack_parts,
                                           shipped_thresholds)
@@ -195,12 +195,27 @@ def write_step(
 def expect_room(
     catalogue:Catalogue,
     config:RecipeConfig,
+    bundle = None,        # A trained model in the recipe's place, see `find_by_model`
 )->tuple[float, float]:   # Bytes of memory and of disk: as much, or more
-    "What a match takes. A character of text makes 25 to 27 bytes of steps, of which two copies are held."
+    """What a match takes: 25 to 27 bytes of steps a character of text, four a number of a model's vector;
+    two copies of the one are held, then two of the other."""
     size = np.array([len(text) for text in catalogue.text], dtype=float)
-    if catalogue.part is None: return 50*size.sum(), 30*size.sum()
-    packs = pack_parts(catalogue.part, config.block)
-    return 50*max((size[rows].sum() for rows in packs), default=0.), 4*size.sum()
+    vectors = 4*len(catalogue)*_count_width(bundle)
+    if catalogue.part is None: most, disk = size.sum(), 30*size.sum()
+    else:
+        packs = pack_parts(catalogue.part, config.block)
+        most, disk = max((size[rows].sum() for rows in packs), default=0.), 4*size.sum()
+    return max(50*most, 2*vectors), disk + vectors
+
+def _find_encoder(bundle):
+    "What makes the vectors that a model of pairs compares texts by; none where it makes none."
+    config = bundle.model.config if bundle is not None and bundle.reads == "pairs" else None
+    return config.encoder if hasattr(config, "encoder") and getattr(config, "of", "text") == "text" else None
+
+def _count_width(bundle):
+    "How many numbers such a vector has."
+    encoder = _find_encoder(bundle)
+    return 0 if encoder is None else TransformerEncoder(encoder).embed(()).shape[1]
 
 @contextmanager
 def hold_folder(
@@ -209,6 +224,7 @@ def hold_folder(
     config:RecipeConfig = RecipeConfig(),   # noqa: B008 (frozen)
     tell:Callable = lambda line: None,      # Called with a line for each step
     engine:Callable|None = None,    # Does the steps, see `KeptSteps`; found by the size when left out
+    bundle = None,                  # See `find_by_model`
 )->Iterator[Callable]:          # To be given to `find_untrained` as `work`
     "A results folder for one process; a large job's steps are kept in it until it has ended well."
     from filelock import FileLock, Timeout
@@ -223,7 +239,7 @@ def hold_folder(
                 if other != steps: shutil.rmtree(other)
             done = list(steps.glob("*.safetensors"))
             if done: tell(f"{len(done)} steps are done already; going on")
-            memory, disk = expect_room(catalogue, config)
+            memory, disk = expect_room(catalogue, config, bundle)
             check_memory(memory, f"a match of {len(catalogue):,} listings")
             check_disk(disk - sum(path.stat().st_size for path in done), folder, "steps and results")
             if engine is None: engine = KeptSteps if len(catalogue) > config.block else lambda *_: just_work
@@ -432,10 +448,10 @@ def judge_pairs(
     work:Callable = just_work,   # See `find_untrained`
 )->np.ndarray:                   # `(p,)` float32
     "A model's scores, in steps named by its files. Each step takes along only what it is about."
-    (folder, digest), config = _share_model(bundle), bundle.model.config
+    (folder, digest), encoder = _share_model(bundle), _find_encoder(bundle)
     vectors = np.zeros((len(texts), 0), dtype=np.float32)
-    if hasattr(config, "encoder") and getattr(config, "of", "text") == "text":  # it compares vectors of texts
-        jobs = ((f"vectors-{digest}-{at}", partial(_place_block, config.encoder, texts[at:at + block]))
+    if encoder is not None:
+        jobs = ((f"vectors-{digest}-{at}", partial(_place_block, encoder, texts[at:at + block]))
                 for at in range(0, len(texts), block))
         parts = [some["vectors"] for some in work(jobs)] or [vectors]
         wide = max(part.shape[1] for part in parts)             # a step of nothing but empty texts has none

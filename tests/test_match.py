@@ -351,6 +351,30 @@ def test_a_model_of_a_catalogue_searches_within_the_parts(call, tmp_path):
     assert code == 0 and "step found-" in err, err
 
 
+def test_the_vectors_of_a_model_are_weighed_before_a_match(call, monkeypatch, tmp_path):
+    from matchbook import datasets
+    from matchbook.bundles import write_bundle
+    from matchbook.match import expect_room
+    from matchbook.products.pair_mlp import BoostedTrees
+    from matchbook.products.pairs import read_pair_parts
+    table = keyed(tmp_path)
+    table.assign(title=table["title"].str[:20]).to_csv(tmp_path/"k.csv", index=False)
+    parts, _ = read_pair_parts("pairs-sample")
+    write_bundle(BoostedTrees(BoostedTrees.quick).fit(parts.train, parts.valid), tmp_path/"trees")
+    bundle, catalogue, config = open_bundle(tmp_path/"trees"), open_catalogue("k.csv"), RecipeConfig()
+    letters, vectors = sum(map(len, catalogue.text)), 4*384*120
+    assert 2*vectors > 50*letters > 0
+    assert expect_room(catalogue, config) == (50*letters, 30*letters)
+    assert expect_room(catalogue, config, bundle) == (2*vectors, 30*letters + vectors)
+    monkeypatch.setattr(datasets, "free_memory", lambda: 2*vectors - 1)
+    code, _, err = call("match", "k.csv", "--model", "trees", "--out", "m")
+    assert code == 2 and "a match of 120 listings takes" in err
+    assert call("match", "k.csv", "--out", "m")[0] == 0
+    monkeypatch.setattr(datasets, "free_memory", lambda: 2*vectors)
+    code, _, err = call("match", "k.csv", "--model", "trees", "--out", "m")
+    assert code == 0 and "step vectors-" in err, err
+
+
 def test_a_blocking_key_that_is_not_there_or_empty_is_told(call, tmp_path, caplog):
     keyed(tmp_path)
     code, _, err = call("match", "k.csv", "--within", "shelve", "--out", "x")
