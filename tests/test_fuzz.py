@@ -605,7 +605,7 @@ targets = {
 def test_garbage_is_answered_or_refused(name):
     target, count = targets[name], Counter()
 
-    @settings(max_examples=max(10, cases//len(targets)), **quiet)
+    @settings(max_examples=max(10, -(-cases//len(targets))), **quiet)
     @given(st.tuples(*target.garbage))
     def attack(some):
         with tempfile.TemporaryDirectory(dir=store["folder"]) as folder, warnings.catch_warnings():
